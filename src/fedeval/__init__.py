@@ -1,0 +1,1 @@
+"""fedeval: evaluate medical-imaging models where the data is."""
