@@ -2,24 +2,28 @@
 
 FOR WHO DRAWS FROM IT (the HTML report)
 ---------------------------------------
-* STABLE: every field below, its name, shape, unit and order. A field is only ever added, never renamed or removed, while
-  ``format`` stays ``"fedeval-ranking/1"``. Do not import anything else of the package but :mod:`ranking.document`.
-* Call: ``ranking.report.write_report(documents, output_dir, figures=())`` with ``documents: Sequence[Document]`` (one per
-  method that was asked for, at least one), ``output_dir: Path`` (exists; a staging folder that the caller publishes by renaming,
-  so write plain files and no partial ones), ``figures: Sequence[str]`` out of ``"svg"``, ``"png"``. It returns the list of
-  paths that it wrote. Imports of matplotlib and jinja2 stay inside :mod:`ranking.report`.
+* STABLE: every field below, its name, shape, unit and order. A field is only ever added, never renamed or removed,
+  while ``format`` stays ``"fedeval-ranking/1"``. Do not import anything else of the package but
+  :mod:`ranking.document`.
+* Call: ``ranking.report.write_report(documents, output_dir, figures=())`` with ``documents: Sequence[Document]``
+  (one per method that was asked for, at least one), ``output_dir: Path`` (exists; a staging folder that the caller
+  publishes by renaming, so write plain files and no partial ones), ``figures: Sequence[str]`` out of ``"svg"``,
+  ``"png"``. It returns the list of paths that it wrote. Imports of matplotlib and jinja2 stay inside
+  :mod:`ranking.report`.
 * To get real documents: ``python -m ranking DATA_DIR --method rankThenMean --output OUT`` writes
   ``OUT/ranking_rankThenMean.json`` (``--method all`` writes five, ``--bootstrap none`` is quickest);
   :func:`load_document` reads one back.
-* ``None`` (JSON null) means "not computed, or not defined here": no bootstrap asked for, one site only, one case only, an
-  infinite value. Every ``X | None`` below can be None in a real document: draw the rest.
-* Conventions. A = number of submissions, S = sites, M = metrics, n = cases of a site, B = bootstrap draws. An index is an
-  integer from 0 into ``submissions``, ``sites`` or ``metrics``; every list "[A]" is in the order of ``submissions`` (order of
-  input), never sorted by rank: use ``federation.order`` to sort. Matrices are lists of rows. Ranks start at 1, 1 is best.
-  "Rank, ties = min" is 1, 2, 2, 4; "ties = average" is 1, 2.5, 2.5, 4. Names are as given in the input: any length, any character
-  but control characters, so escape them.
-* Absent at a site: with ``absent = "rank-last"`` a submission may be absent at a site; then its ``value``, ``box``, medians and
-  intervals there are None, its rank is (number present) + 1, and its counts are 0.
+* ``None`` (JSON null) means "not computed, or not defined here": no bootstrap asked for, one site only, one case
+  only, an infinite value. Every ``X | None`` below can be None in a real document: draw the rest.
+* Conventions. A = number of submissions, S = sites, M = metrics, n = cases of a site, B = bootstrap draws. An index
+  is an integer from 0 into ``submissions``, ``sites`` or ``metrics``; every list "[A]" is in the order of
+  ``submissions`` (order of input), never sorted by rank: use ``federation.order`` to sort. Matrices are lists of
+  rows. Ranks start at 1, 1 is best. "Rank, ties = min" is 1, 2, 2, 4; "ties = average" is 1, 2.5, 2.5, 4. Names are
+  as given in the input: any length, any character but control characters, so escape them.
+* Absent at a site: with ``absent = "rank-last"`` a submission may be absent at a site; then its ``value`` and ``box``
+  there are None, its rank and every bootstrap rank is (number present) + 1, its row of per-case counts is 0.
+* From shares: a document that a coordinator made from site shares has no values of cases: every ``box`` is None, and
+  ``dots``, ``case_rank_counts`` too.
 """
 
 from __future__ import annotations
@@ -85,7 +89,8 @@ class RankBootstrap(TypedDict):
 
 
 class FederationBootstrap(RankBootstrap):
-    """The final ranking under one kind of resampling; ``median`` and ``interval`` are of final ranks (may be halves)."""
+    """The final ranking under one kind of resampling; ``median`` and ``interval`` are of final ranks (may be
+    halves)."""
 
     better_than: list[list[float]]
     """[A][A]: share of draws in which row has a smaller mean rank than column, ties counting one half; diagonal 0.5."""
@@ -109,7 +114,8 @@ class Box(TypedDict):
 
 
 class Dots(TypedDict):
-    """Values of single cases for dot plots and podium lines: all cases of a small site, evenly spaced ones of a large site."""
+    """Values of single cases for dot plots and podium lines: all cases of a small site, evenly spaced ones of a
+    large site."""
 
     cases: list[int]
     """Indices of the cases shown, into the site's cases in order of input (0 .. n-1). Names are left out on purpose."""
@@ -124,16 +130,18 @@ class SiteMetric(TypedDict):
 
     metric: str
     value: list[float | None]
-    """[A] the number that is ranked: mean or median of per-case ranks, mean or median of values, or share of opponents beaten."""
+    """[A] the number that is ranked: mean or median of per-case ranks, mean or median of values, or share of
+    opponents beaten."""
     rank: list[int]
     """[A] sub rank, ties = min."""
     box: list[Box | None]
     """[A]."""
-    dots: Dots
-    case_rank_counts: list[list[int]]
+    dots: Dots | None
+    case_rank_counts: list[list[int]] | None
     """[A][A]: cases in which submission a has per-case rank r + 1, ties = min (ranking heatmap, podium bars)."""
     significant: list[str]
-    """[A] strings of A characters, "1" where row beats column (one-sided Wilcoxon, Holm over all ordered pairs, p <= 0.05)."""
+    """[A] strings of A characters, "1" where row beats column (one-sided Wilcoxon, Holm over all ordered pairs, p <=
+    0.05)."""
     bootstrap: RankBootstrap | None
 
 
@@ -151,7 +159,8 @@ class Site(TypedDict):
     significance: list[list[int]]
     """[A][A] metrics in which row beats column, 0 .. M."""
     bootstrap: RankBootstrap | None
-    """The site's ranking (rank of the mean of M sub ranks, ties = min) when its cases are drawn again, all metrics together."""
+    """The site's ranking (rank of the mean of M sub ranks, ties = min) when its cases are drawn again, all metrics
+    together."""
     methods_rank: dict[str, list[float]]
     """method -> [A] this site's rank under each of the five methods (line plot)."""
 
@@ -250,7 +259,8 @@ class CriticalDifference(TypedDict):
     """Difference of average rank that is significant at 5 %."""
     friedman_p: float | None
     cliques: list[list[int]]
-    """Groups of submissions, best first, within the critical difference; only groups of two or more, none within another."""
+    """Groups of submissions, best first, within the critical difference; only groups of two or more, none within
+    another."""
 
 
 class PairwiseProbability(TypedDict):
@@ -278,7 +288,8 @@ class PermutationRanking(TypedDict):
 
 
 class Decathlon(TypedDict):
-    """Significance score: share of opponents beaten (unadjusted one-sided Wilcoxon, p <= 0.05), mean over sites and metrics."""
+    """Significance score: share of opponents beaten (unadjusted one-sided Wilcoxon, p <= 0.05), mean over sites and
+    metrics."""
 
     score: list[float]
     rank: list[int]
@@ -308,7 +319,8 @@ class Federation(TypedDict):
     """[A][A] sum over sites and metrics of "row beats column"; at most ``significance_max`` = M * S."""
     significance_max: int
     sub_rank_counts: list[list[int]]
-    """[A][A]: sub-rankings (of M * S) in which submission a has rank r + 1 (ranking heatmap and podium bars of the federation)."""
+    """[A][A]: sub-rankings (of M * S) in which submission a has rank r + 1 (ranking heatmap and podium bars of the
+    federation)."""
     site_rank_counts: list[list[int]]
     """[A][A]: sites in which submission a has rank r + 1 (ties = min)."""
     bootstrap: dict[str, FederationBootstrap]
@@ -326,7 +338,8 @@ class Federation(TypedDict):
     heterogeneity: Heterogeneity | None
     dendrogram: Dendrogram | None
     groups: list[list[int]]
-    """Groups of submissions that cannot be separated (from the simultaneous sets), best first; one letter each in final_table."""
+    """Groups of submissions that cannot be separated (from the simultaneous sets), best first; one letter each in
+    final_table."""
     more: MoreAnswers | None
 
 
