@@ -1,0 +1,75 @@
+"""What a metric is where its formula has no value: the one place, as data.
+
+Every table maps a metric to a number or to the name of one:
+
+``diagonal_mm``  length of the image's diagonal, sqrt(sum((n_i * spacing_i)^2)): 373.128664 mm at 240x240x155, 1 mm
+``voxels``       number of voxels of the reference image: 8 928 000 at 240x240x155
+``nan``          not a number
+``formula``      the ordinary formula has a value here
+
+The first three tables are FeTS 2022's (CaPTk's behaviour on empty masks), the last is the penalty row of the FeTS
+container for a prediction that is missing or cannot be used.
+"""
+
+from typing import Final
+
+Convention = dict[str, float | str]
+
+CONVENTIONS: Final[dict[str, Convention]] = {
+    "both_empty": {
+        "Dice": 1.0,
+        "Hausdorff95": 0.0,
+        "Hausdorff95Directed": 0.0,
+        "Hausdorff95Surfel": 0.0,
+        "Sensitivity": 1.0,
+        "Specificity": 1.0,
+        "Precision": "nan",
+        "NSD": 1.0,
+        "RelativeVolumeDifference": 0.0,
+        "LesionDice": 1.0,
+        "LesionHausdorff95": 0.0,
+    },
+    "reference_empty": {
+        "Dice": 0.0,
+        "Hausdorff95": "diagonal_mm",
+        "Hausdorff95Directed": "diagonal_mm",
+        "Hausdorff95Surfel": "diagonal_mm",
+        "Sensitivity": 0.0,
+        "Specificity": "formula",
+        "Precision": 0.0,
+        "NSD": 0.0,
+        "RelativeVolumeDifference": "nan",
+        "LesionDice": 0.0,
+        "LesionHausdorff95": 374.0,
+    },
+    "prediction_empty": {
+        "Dice": 0.0,
+        "Hausdorff95": "diagonal_mm",
+        "Hausdorff95Directed": "diagonal_mm",
+        "Hausdorff95Surfel": "diagonal_mm",
+        "Sensitivity": 0.0,
+        "Specificity": 1.0,
+        "Precision": "nan",
+        "NSD": 0.0,
+        "RelativeVolumeDifference": -1.0,
+        "LesionDice": 0.0,
+        "LesionHausdorff95": 374.0,
+    },
+    "penalty": {
+        "Dice": 0.0,
+        "Hausdorff95": 374.0,
+        "Hausdorff95Directed": 374.0,
+        "Hausdorff95Surfel": 374.0,
+        "Sensitivity": 0.0,
+        "Specificity": 0.0,
+        "Precision": 0.0,
+        "TP": 0.0,
+        "FP": 0.0,
+        "TN": 0.0,
+        "FN": "voxels",
+        "NSD": 0.0,
+        "RelativeVolumeDifference": -1.0,
+        "LesionDice": 0.0,
+        "LesionHausdorff95": 374.0,
+    },
+}

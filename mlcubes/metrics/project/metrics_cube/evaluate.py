@@ -1,0 +1,144 @@
+"""The `evaluate` task: folders of masks in, results.yaml and evaluate.log out."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from metrics_cube.cases import CaseFiles, find_cases
+from metrics_cube.errors import REASONS, BadReferenceError, InvalidMask
+from metrics_cube.header import Header
+from metrics_cube.mask_file import Mask, load_mask
+from metrics_cube.parameters import Parameters, load_parameters
+from metrics_cube.results import Value, clear_output, format_results, format_text, write_log, write_results
+from metrics_cube.scores import Row, compute_bits, compute_case, compute_penalty
+
+HEADING = """fedeval metrics 0.1.0; one mapping per case.
+Hausdorff95 is definition P (pooled, as MedPy and CaPTk) in mm; see docs/metrics.md."""
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Metrics of one case with its status: ``ok``, ``missing`` or ``invalid``, and why it is not ok."""
+
+    case: str
+    metrics: Row
+    status: str
+    reason: str | None
+
+    def to_row(self) -> dict[str, Value]:
+        """The case as it stands in results.yaml."""
+        return {
+            **self.metrics,
+            "missing_pred": self.status == "missing",
+            "status": self.status,
+            "reason": self.reason,
+        }
+
+
+def run_evaluate(
+    predictions: Path,
+    labels: Path,
+    output_path: Path,
+    parameters_file: Path | None = None,
+    log_path: Path | None = None,
+) -> None:
+    """Score every case of a folder.
+
+    Parameters
+    ----------
+    predictions, labels, parameters_file : Path
+        See `cases.find_cases` and `parameters.load_parameters`.
+    output_path : Path
+        results.yaml; nothing is left there unless every case has been dealt with.
+    log_path : Path, optional
+        Default ``logs/evaluate.log`` beside the results.
+
+    Raises
+    ------
+    MetricsError
+        One of its kinds; an unusable prediction is none, an unusable reference is.
+    """
+    clear_output(output_path)
+    parameters = load_parameters(parameters_file)
+    cases, unknown = find_cases(predictions, labels, parameters)
+    for case in unknown:
+        _warn(f"prediction {format_text(case)} has no reference and is not scored")
+    results = list(_report(run_cases(cases, parameters), len(cases)))
+    if all(result.status != "ok" for result in results):
+        _warn(f"ALL {len(results)} CASES GET THE PENALTY SCORE ({_count_reasons(results)}); check the predictions")
+    write_results(output_path, format_results({r.case: r.to_row() for r in results}, HEADING))
+    write_log(log_path or output_path.parent / "logs" / "evaluate.log", _format_log(results, unknown))
+
+
+def run_cases(cases: list[CaseFiles], parameters: Parameters) -> Iterator[CaseResult]:
+    """Score the cases and yield the results in the order of the cases."""
+    for files in cases:
+        yield compute_case_result(files, parameters)
+
+
+def compute_case_result(files: CaseFiles, parameters: Parameters) -> CaseResult:
+    """Score one case; an unusable prediction gets the penalty row, an unusable reference is an error.
+
+    Raises
+    ------
+    BadReferenceError
+    """
+    try:
+        reference = load_mask(files.reference, max_voxels=parameters.max_voxels)
+        reference_bits = compute_bits(reference, parameters)
+    except InvalidMask as error:
+        raise BadReferenceError(
+            f"the reference of case {format_text(files.case)} cannot be used: {error} ({REASONS[error.code]}); "
+            "next: repair or remove it, then evaluate again"
+        ) from error
+    header = reference.header
+    try:
+        prediction = _load_prediction(files, header, parameters)
+        prediction_bits = compute_bits(prediction, parameters)
+    except InvalidMask as error:
+        status = "missing" if error.code == "missing" else "invalid"
+        return CaseResult(files.case, compute_penalty(parameters, header), status, str(error))
+    return CaseResult(files.case, compute_case(reference_bits, prediction_bits, header, parameters), "ok", None)
+
+
+def _load_prediction(files: CaseFiles, expected: Header, parameters: Parameters) -> Mask:
+    if not files.predictions:
+        raise InvalidMask("missing")
+    if len(files.predictions) > 1:
+        raise InvalidMask("ambiguous", f"{len(files.predictions)} files")
+    return load_mask(
+        files.predictions[0],
+        expected,
+        tolerance_mm=parameters.geometry_tolerance_mm,
+        max_voxels=parameters.max_voxels,
+        follow_links=False,
+    )
+
+
+def _report(results: Iterator[CaseResult], total: int) -> Iterator[CaseResult]:
+    """Pass the results on and show how far they are: a running line on a terminal, else a line each tenth."""
+    running = sys.stderr.isatty()
+    for done, result in enumerate(results, start=1):
+        yield result
+        if running:
+            print(f"\rscored {done}/{total} cases", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        elif done == total or done % max(1, total // 10) == 0:
+            print(f"scored {done}/{total} cases", file=sys.stderr, flush=True)
+
+
+def _format_log(results: list[CaseResult], unknown: list[str]) -> list[str]:
+    lines = []
+    for r in results:
+        dice = " ".join(f"{key}={value:.6f}" for key, value in r.metrics.items() if key.startswith("Dice_"))
+        lines.append(f"{format_text(r.case)} {r.status}{f' ({r.reason})' if r.reason else ''} {dice}".rstrip())
+    return lines + [f"{format_text(case)} not scored (prediction without a reference)" for case in unknown]
+
+
+def _count_reasons(results: list[CaseResult]) -> str:
+    codes = [str(r.reason).partition(":")[0] for r in results]
+    return ", ".join(f"{codes.count(code)} x {code}" for code in sorted(set(codes)))
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
