@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -26,9 +28,28 @@ def load_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def use_owner_of(output_path: Path) -> None:
+    """Give up root for the user who owns the output folder, so that the caller can read and delete the predictions.
+
+    Plain mlcube starts containers as root unless told otherwise; every other runner names a user, and then nothing
+    happens here. Only as process 1, that is in a container, and only if the folder belongs to somebody else.
+    """
+    if os.getpid() != 1 or os.getuid() != 0 or not output_path.exists():
+        return
+    owner = output_path.stat()
+    if owner.st_uid == 0:
+        return
+    # Without the right to change user (all capabilities dropped) the run goes on as it was started.
+    with contextlib.suppress(PermissionError):
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one task; 0 all well, 1 some cases failed, 2 wrong arguments or inputs."""
     options = load_arguments(arguments)
+    use_owner_of(options.output_path)
     try:
         failed = run_infer(
             InferOptions(

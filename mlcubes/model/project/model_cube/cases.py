@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,16 @@ def load_case(data_path: Path, case_id: str) -> Case:
             raise CaseError(f"{name}: expected a 3-D volume of t1's shape {reference.shape}, found {voxels.shape}")
         images[modality] = voxels
     assert reference is not None
-    zooms = [float(size) for size in nib.affines.voxel_sizes(reference.affine)]
-    if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
-        raise CaseError(f"{case_id}_brain_t1.nii.gz: expected positive voxel sizes, found {zooms}")
-    return Case(case_id, images, (zooms[0], zooms[1], zooms[2]), reference.header, type(reference), reference.affine)
+    spacing_mm = compute_spacing_mm(reference.affine)
+    if not all(np.isfinite(size) and size > 0 for size in spacing_mm):
+        raise CaseError(f"{case_id}_brain_t1.nii.gz: expected positive voxel sizes, found {spacing_mm}")
+    return Case(case_id, images, spacing_mm, reference.header, type(reference), reference.affine)
+
+
+def compute_spacing_mm(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Compute the voxel size along the three axes from a voxel to world transform in mm, shape (4, 4)."""
+    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return float(x), float(y), float(z)
 
 
 def _load_image(path: Path, name: str) -> tuple[nib.Nifti1Image, NDArray[np.float32]]:
@@ -106,6 +113,7 @@ def _load_image(path: Path, name: str) -> tuple[nib.Nifti1Image, NDArray[np.floa
         OSError,
         EOFError,
         ValueError,
+        zlib.error,
         nib.filebasedimages.ImageFileError,
         nib.spatialimages.HeaderDataError,
     ) as error:

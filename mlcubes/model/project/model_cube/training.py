@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from model_cube.cases import MODALITIES
+from model_cube.cases import MODALITIES, compute_spacing_mm
 from model_cube.errors import InputError
 from model_cube.features import (
     Volume,
@@ -78,12 +78,11 @@ def load_raw_cases(raw_path: Path) -> Iterator[TrainingCase]:
         labels = np.asarray(reference.dataobj)
         brain = compute_brain_mask(volumes)
         box = compute_bounding_box(brain)
-        zooms = nib.affines.voxel_sizes(images["t1"].affine)
         yield TrainingCase(
             {name: volume[box] for name, volume in volumes.items()},
             brain[box],
             labels[brain].astype(np.uint8),
-            (float(zooms[0]), float(zooms[1]), float(zooms[2])),
+            compute_spacing_mm(images["t1"].affine),
         )
 
 
