@@ -1,0 +1,1 @@
+"""Engines run one task of one cube under limits: docker, singularity, process."""

@@ -1,0 +1,168 @@
+"""What every engine offers, and the values it takes and returns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from fedeval.cube import CubeManifest
+from fedeval.invocation import Invocation
+from fedeval.limits import Limits
+from fedeval.log import show_safe
+
+TICK_S = 0.05
+"""How often a running task is looked at."""
+
+LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """The code that runs, by digest.
+
+    Attributes
+    ----------
+    reference : str
+        Name as the manifest gives it, or the folder's name for the process engine.
+    digest : str
+        ``sha256:...`` of the image, or of the code and its libraries.
+    source : str
+        ``built``, ``present``, ``pulled`` or ``checkout``.
+    """
+
+    reference: str
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
+class TaskCall:
+    """One task to run.
+
+    Attributes
+    ----------
+    manifest : CubeManifest
+        The cube.
+    image : ImageRecord
+        What `Engine.get_image` returned for it.
+    invocation : Invocation
+        Arguments and paths.
+    limits : Limits
+        Hard limits of the container.
+    budget_s : float
+        Wall clock from the start of the container to its end.
+    log_file : Path
+        Gets the container's output, at most `Limits.log_mb`.
+    on_tick : callable
+        Called about every `TICK_S` while the task runs; a returned text names a breached limit and ends the task.
+    """
+
+    manifest: CubeManifest
+    image: ImageRecord
+    invocation: Invocation
+    limits: Limits
+    budget_s: float
+    log_file: Path
+    on_tick: Callable[[], str | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """How a task ended, by the engine's own state.
+
+    Attributes
+    ----------
+    exit_code : int
+        Of the first process of the task.
+    ended_by : str or None
+        None when it ended by itself; ``timeout``, ``memory`` or the text of `TaskCall.on_tick`.
+    start_up_s : float
+        From the call to the start of the task's first process.
+    wall_s : float
+        From there to its end.
+    peak_memory_mb : float or None
+        Highest memory seen, where the engine can tell.
+    last_lines : tuple of str
+        End of the output, safe to show.
+    """
+
+    exit_code: int
+    ended_by: str | None
+    start_up_s: float
+    wall_s: float
+    peak_memory_mb: float | None
+    last_lines: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task ended by itself with exit code 0."""
+        return self.exit_code == 0 and self.ended_by is None
+
+
+class Engine(Protocol):
+    """Runs tasks. A context manager: on every way out nothing that it started is left running."""
+
+    name: str
+    version: str
+    not_enforced: tuple[str, ...]
+
+    def get_image(self, manifest: CubeManifest, build: bool, on_line: Callable[[str], None]) -> ImageRecord:
+        """Get or make what runs for a cube; `on_line` gets progress lines."""
+        ...
+
+    def run(self, call: TaskCall) -> TaskOutcome:
+        """Run one task to its end or to the first limit."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass
+class LogTail:
+    """Writes a task's output to its log file, capped, and remembers the last lines.
+
+    Raw bytes go to the file, so that nothing of a failure is lost; only `lines` is meant for people.
+    """
+
+    path: Path
+    max_bytes: int
+    _written: int = 0
+    _pending: bytes = b""
+    _lines: deque[bytes] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+
+    def __post_init__(self) -> None:
+        self._file = self.path.open("wb")
+
+    def feed(self, chunk: bytes) -> None:
+        """Take more output; past the cap it is only looked at for the last lines, never kept."""
+        room = self.max_bytes - self._written
+        if room > 0:
+            self._file.write(chunk[:room])
+            self._file.flush()
+            self._written += min(len(chunk), room)
+            if self._written >= self.max_bytes:
+                self._file.write(b"\n[output above the limit was not kept]\n")
+        *lines, rest = (self._pending[-4096:] + chunk[-65536:]).split(b"\n")
+        self._lines.extend(line for line in lines if line.strip())
+        self._pending = rest
+
+    def close(self) -> tuple[str, ...]:
+        """Close the file; the last lines, safe to show."""
+        if self._pending.strip():
+            self._lines.append(self._pending)
+        self._pending = b""
+        self._file.close()
+        return tuple(show_safe(line[-2000:].decode("utf-8", "replace").strip(), 300) for line in self._lines)
+
+
+def base_environment(scratch_home: str) -> Mapping[str, str]:
+    """Environment of a task: nothing of the host's, and what programs without a passwd entry need."""
+    return {"HOME": scratch_home, "USER": "fedeval", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}

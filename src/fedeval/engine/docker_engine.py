@@ -1,0 +1,341 @@
+"""The docker engine, through the Engine's API. Deadline, kill and result go by the engine's own state.
+
+A container is named and labelled, started detached, watched by this process, and always removed. Labels carry the
+deadline and the runner's process, so that containers of a runner that was killed are found and removed at the next
+start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import docker
+import requests
+from docker.errors import APIError, BuildError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount
+
+from fedeval.cube import CubeManifest
+from fedeval.engine.base import TICK_S, ImageRecord, LogTail, TaskCall, TaskOutcome, base_environment
+from fedeval.engine.image_build import build_image
+from fedeval.errors import (
+    EngineDownError,
+    EngineFaultError,
+    EngineForbiddenError,
+    EngineMissingError,
+    FedevalError,
+    ImageError,
+)
+from fedeval.log import LOGGER, show_safe
+
+LABEL = "org.fedeval.runner"
+DEADLINE_LABEL = "org.fedeval.deadline"
+NOBODY = 65534
+_FAULTS = (APIError, requests.exceptions.RequestException, DockerException)
+
+
+def runner_identity(pid: int | None = None) -> str:
+    """Identity of a runner process: boot, process id and start time, so that a reused process id is no alibi."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        start = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return f"unknown:{pid}:0"
+    return f"{boot}:{pid}:{start}"
+
+
+def container_user() -> tuple[int, int]:
+    """The uid and gid a task runs as: the caller's, but never root's."""
+    uid, gid = os.getuid(), os.getgid()
+    return (uid, gid) if uid else (NOBODY, NOBODY)
+
+
+class DockerEngine:
+    """Runs tasks in containers of a Docker (or podman) engine.
+
+    Raises
+    ------
+    EngineMissingError, EngineDownError, EngineForbiddenError
+        On construction, when no engine can be used: three different answers.
+    """
+
+    name = "docker"
+    not_enforced: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._client = _connect()
+        version = self._client.version()
+        self.version = str(version.get("Version", "unknown"))
+        self._live: set[str] = set()
+        self.remove_orphans()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for container in sorted(self._live):
+            self._remove(container)
+        self._client.close()
+
+    def get_image(self, manifest: CubeManifest, build: bool, on_line: Callable[[str], None]) -> ImageRecord:
+        """Build when a Dockerfile is beside the cube, else take the image that is present, else pull.
+
+        A build on unchanged sources is answered by the engine's cache, so the image is never older than its sources.
+
+        Raises
+        ------
+        ImageError
+            None of the three works.
+        """
+        if build and manifest.build_file.is_file():
+            digest = build_image(self._client.api, manifest, on_line)
+            return ImageRecord(manifest.image, digest, "built")
+        try:
+            return ImageRecord(manifest.image, str(self._client.images.get(manifest.image).id), "present")
+        except ImageNotFound:
+            on_line(f"pulling {manifest.image}")
+        try:
+            self._client.images.pull(manifest.image)
+            return ImageRecord(manifest.image, str(self._client.images.get(manifest.image).id), "pulled")
+        except _FAULTS as err:
+            raise ImageError(
+                f"image {manifest.image} of cube {manifest.name} is not on this machine and cannot be pulled",
+                show_safe(str(err), 200),
+                f"correct docker.image in mlcube.yaml, or put a Dockerfile at {manifest.build_file}",
+            ) from err
+
+    def run(self, call: TaskCall) -> TaskOutcome:
+        """Run one task; see `fedeval.engine.base.Engine`."""
+        called = time.monotonic()
+        for folder in call.invocation.output_dirs:
+            _give(folder, *container_user())
+        try:
+            container = self._create(call)
+            try:
+                return self._watch(container, call, called)
+            finally:
+                self._remove(container)
+        except _FAULTS as err:
+            raise EngineFaultError(
+                f"the docker engine failed during {call.invocation.cube}, task {call.invocation.task}",
+                show_safe(str(err), 300),
+                "run the same command again; this is not counted against the submission",
+            ) from err
+        finally:
+            for folder in call.invocation.output_dirs:
+                _give_tree(folder, os.getuid(), os.getgid())
+
+    def remove_orphans(self) -> list[str]:
+        """Remove containers whose runner is dead; their names."""
+        removed = []
+        try:
+            for container in self._client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+                owner = container.labels.get(LABEL, "")
+                pid = owner.split(":")[1] if owner.count(":") == 2 else ""
+                if not pid.isdigit() or runner_identity(int(pid)) != owner:
+                    self._remove(str(container.id))
+                    removed.append(str(container.name))
+        except _FAULTS as err:
+            LOGGER.warning("orphans could not be looked for: %s", show_safe(str(err)))
+        for name in removed:
+            LOGGER.warning("removed container %s of a runner that is gone", name)
+        return removed
+
+    def _create(self, call: TaskCall) -> str:
+        api, limits = self._client.api, call.limits
+        uid, gid = container_user()
+        gpus = []
+        if call.manifest.accelerator_count and has_gpu():
+            gpus = [docker.types.DeviceRequest(count=call.manifest.accelerator_count, capabilities=[["gpu"]])]
+        tmpfs = f"size={limits.tmp_mb}m,mode=1777,nosuid,nodev"
+        host = api.create_host_config(
+            mounts=[
+                Mount(binding.inside, str(binding.host), type="bind", read_only=binding.read_only)
+                for binding in call.invocation.bindings
+            ],
+            network_mode="none", read_only=True, init=True, cap_drop=["ALL"], security_opt=["no-new-privileges"],
+            tmpfs={"/tmp": tmpfs, "/var/tmp": tmpfs},
+            mem_limit=f"{limits.memory_mb}m", memswap_limit=f"{limits.memory_mb}m", pids_limit=limits.pids,
+            shm_size=f"{limits.shm_mb}m", nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
+            log_config=LogConfig(type="json-file", config={"max-size": f"{limits.log_mb}m", "max-file": "1"}),
+            device_requests=gpus or None,
+        )  # fmt: skip
+        made = api.create_container(
+            call.image.digest, command=list(call.invocation.arguments), host_config=host, user=f"{uid}:{gid}",
+            entrypoint=list(call.invocation.entrypoint) or None, environment=dict(base_environment("/tmp")),
+            name=f"fedeval-{call.invocation.task.replace('_', '-')}-{uuid.uuid4().hex[:12]}", network_disabled=True,
+            labels={LABEL: runner_identity(), DEADLINE_LABEL: f"{time.time() + call.budget_s:.0f}"},
+        )  # fmt: skip
+        self._live.add(made["Id"])
+        return str(made["Id"])
+
+    def _watch(self, container: str, call: TaskCall, called: float) -> TaskOutcome:
+        api = self._client.api
+        tail = LogTail(call.log_file, call.limits.log_mb << 20)
+        try:
+            api.start(container)
+        except APIError as err:
+            tail.close()
+            raise _start_error(call, err) from err
+        started = time.monotonic()
+        pump = threading.Thread(target=self._pump, args=(container, tail), daemon=True)
+        pump.start()
+        ended = threading.Event()
+        threading.Thread(target=self._wait, args=(container, ended), daemon=True).start()
+        ended_by, peak = None, _PeakMemory(container)
+        while not ended.wait(TICK_S):
+            peak.look()
+            breach = call.on_tick() or ("timeout" if time.monotonic() - started > call.budget_s else None)
+            if breach:
+                ended_by = breach
+                self._kill(container)
+                ended.wait(30)
+                break
+        call.on_tick()
+        state = api.inspect_container(container)["State"]
+        pump.join(timeout=10)
+        if ended_by is None and state.get("OOMKilled"):
+            ended_by = "memory"
+        LOGGER.info("container %s: exit %s, oom %s", container[:12], state.get("ExitCode"), state.get("OOMKilled"))
+        return TaskOutcome(
+            exit_code=int(state.get("ExitCode", -1)), ended_by=ended_by, start_up_s=round(started - called, 3),
+            wall_s=round(time.monotonic() - started, 3), peak_memory_mb=peak.mb, last_lines=tail.close(),
+        )  # fmt: skip
+
+    def _pump(self, container: str, tail: LogTail) -> None:
+        """Copy the container's output; a lost stream costs only the log, never the run."""
+        try:
+            for chunk in self._client.api.attach(container, stream=True, logs=True):
+                tail.feed(chunk)
+        except (*_FAULTS, OSError, ValueError) as err:
+            LOGGER.warning("the log stream of %s ended early: %s", container[:12], show_safe(str(err)))
+
+    def _wait(self, container: str, ended: threading.Event) -> None:
+        """Set `ended` when the engine says that the container has stopped, over lost connections."""
+        faults = 0
+        while faults < 60:
+            try:
+                self._client.api.wait(container, timeout=3600)
+                break
+            except NotFound:
+                break
+            except _FAULTS:
+                try:
+                    if not self._client.api.inspect_container(container)["State"]["Running"]:
+                        break
+                except _FAULTS:
+                    faults += 1
+                time.sleep(0.5)
+        ended.set()
+
+    def _kill(self, container: str) -> None:
+        try:
+            self._client.api.kill(container)
+        except _FAULTS as err:
+            LOGGER.warning("kill of %s: %s", container[:12], show_safe(str(err)))
+
+    def _remove(self, container: str) -> None:
+        """Kill and remove; asked again until the engine has forgotten it."""
+        for _ in range(10):
+            try:
+                self._client.api.remove_container(container, force=True, v=True)
+            except NotFound:
+                break
+            except _FAULTS as err:
+                LOGGER.warning("removal of %s: %s", container[:12], show_safe(str(err)))
+                time.sleep(0.5)
+        self._live.discard(container)
+
+
+class _PeakMemory:
+    """Highest memory of a container's cgroup, readable only while it exists."""
+
+    def __init__(self, container: str) -> None:
+        v1 = Path("/sys/fs/cgroup/memory")
+        self._files = [
+            v1 / "docker" / container / "memory.max_usage_in_bytes",
+            v1 / "system.slice" / f"docker-{container}.scope" / "memory.max_usage_in_bytes",
+            Path("/sys/fs/cgroup/docker") / container / "memory.peak",
+            Path("/sys/fs/cgroup/system.slice") / f"docker-{container}.scope" / "memory.peak",
+        ]
+        self.mb: float | None = None
+
+    def look(self) -> None:
+        """Read it once more; the first file that answers is kept."""
+        for file in self._files:
+            try:
+                self.mb = round(int(file.read_text()) / 2**20, 1)
+            except (OSError, ValueError):
+                continue
+            self._files = [file]
+            return
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU that the engine could hand out."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def _connect() -> docker.DockerClient:
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+        return client
+    except _FAULTS as err:
+        raise _connection_error(err) from err
+
+
+def _connection_error(err: Exception) -> FedevalError:
+    text = str(err)
+    process = "or run without containers: --platform=process"
+    if "Permission denied" in text or "PermissionError" in text:
+        return EngineForbiddenError(
+            "Docker does not let this user in", f"user id {os.getuid()} may not open the engine's socket",
+            f"ask for membership of the group 'docker' and log in again, {process}",
+        )  # fmt: skip
+    installed = any(shutil.which(program) for program in ("docker", "dockerd", "podman"))
+    if not installed and not os.environ.get("DOCKER_HOST"):
+        return EngineMissingError(
+            "Docker is not installed", "no docker program on PATH; expected Docker Engine",
+            f"install it (Debian, Ubuntu: apt-get install docker.io), {process}",
+        )  # fmt: skip
+    return EngineDownError(
+        "Docker does not answer", show_safe(text, 160),
+        f"start it (systemctl start docker, or scripts/docker_engine), {process}",
+    )  # fmt: skip
+
+
+def _start_error(call: TaskCall, err: APIError) -> FedevalError:
+    return ImageError(
+        f"cube {call.invocation.cube}, task {call.invocation.task}: the container cannot start",
+        show_safe(str(err.explanation or err), 300),
+        "check ENTRYPOINT of the image: an absolute path to a program that every user may run",
+    )
+
+
+def _give(path: Path, uid: int, gid: int) -> None:
+    """Hand a path to a user, where the caller is root; symbolic links are never followed."""
+    if os.getuid() == 0:
+        os.lchown(path, uid, gid)
+
+
+def _give_tree(folder: Path, uid: int, gid: int) -> None:
+    if os.getuid() != 0:
+        return
+    for root, names, files in os.walk(folder, followlinks=False):
+        for name in [*names, *files]:
+            _give(Path(root) / name, uid, gid)
+    _give(folder, uid, gid)
+
+
+__all__ = ["BuildError", "DockerEngine"]

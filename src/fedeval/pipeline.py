@@ -1,0 +1,147 @@
+"""A test of one submission: the steps, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
+from fedeval.cube import CubeManifest, load_cube
+from fedeval.dataset import Dataset, load_dataset, prepare_dataset, stage_toy_data
+from fedeval.engine.base import Engine, ImageRecord
+from fedeval.engine.docker_engine import DockerEngine
+from fedeval.engine.process_engine import ProcessEngine
+from fedeval.engine.singularity_engine import SingularityEngine
+from fedeval.errors import EngineDownError, EngineForbiddenError, EngineMissingError, FedevalError
+from fedeval.inference import infer, inference_error
+from fedeval.log import open_run_log
+from fedeval.options import Options
+from fedeval.results import RunFiles, build_record, write_results
+from fedeval.scoring import evaluate
+from fedeval.store import Store
+from fedeval.task import Session
+from fedeval.view import RunView
+
+REQUIRED_TASKS: dict[str, dict[str, tuple[str, ...]]] = {
+    "data_prep": {
+        "prepare": ("data_path", "labels_path", "parameters_file", "output_path", "output_labels_path"),
+        "sanity_check": ("data_path", "labels_path"),
+        "statistics": ("data_path", "labels_path", "output_path"),
+    },
+    "model": {"infer": ("data_path", "output_path")},
+    "metrics": {"evaluate": ("predictions", "labels", "output_path")},
+}
+"""Tasks and parameters that the runner uses; a cube must declare them."""
+
+
+@dataclass(frozen=True)
+class TestRequest:
+    """What the person asked for; None means the benchmark's own."""
+
+    benchmark: str
+    model: Path | None = None
+    data_prep: Path | None = None
+    metrics: Path | None = None
+    dataset: Path | None = None
+    build: bool = True
+
+    __test__ = False  # the name is for people, not for pytest
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """A finished test: its record, where its files are, and the error it ends with, if any."""
+
+    record: Mapping[str, Any]
+    results: Mapping[str, Mapping[str, Any]]
+    benchmark: Benchmark
+    files: RunFiles
+    log: Path
+    error: FedevalError | None
+
+    __test__ = False
+
+
+def run_test(request: TestRequest, options: Options, view: RunView) -> TestOutcome:
+    """Run data_prep, the model and metrics on the benchmark's toy cases, or on a prepared dataset.
+
+    Raises
+    ------
+    FedevalError
+        Whatever ended the run before there were results. A submission that fails later still gets its results; its
+        error is in the outcome.
+    """
+    started = time.monotonic()
+    benchmark = resolve_benchmark(request.benchmark)
+    cubes = load_cubes(request, benchmark)
+    store = Store(options.storage)
+    log = open_run_log(store.logs, f"test-{benchmark.name}", options.log_level)
+    with choose_engine(options, view) as engine:
+        session = Session(engine, store, view, log.with_suffix(""), options.cleanup)
+        images = get_images(session, cubes, request.build)
+        dataset = get_dataset(session, benchmark, cubes, images, request, options)
+        with store.scratch("run", keep=not options.cleanup) as scratch:
+            inference = infer(session, benchmark, cubes["model"], images["model"], dataset, scratch)
+            scores = evaluate(session, benchmark, cubes["metrics"], images["metrics"], dataset, inference, scratch)
+            error = inference_error(inference, scores.cases)
+            names = {role: cube.name for role, cube in cubes.items()}
+            total_s = time.monotonic() - started
+            record = build_record(benchmark, engine, images, names, dataset, inference, scores, error, total_s)
+            with view.step("write results and report"):
+                files = write_results(store, benchmark, record, dataset, inference, scores)
+    return TestOutcome(record, scores.results, benchmark, files, log, error)
+
+
+def load_cubes(request: TestRequest, benchmark: Benchmark) -> dict[str, CubeManifest]:
+    """Read and check the three manifests, before anything runs."""
+    paths = {
+        "data_prep": request.data_prep or benchmark.cubes["data_prep"],
+        "model": request.model or benchmark.cubes["reference_model"],
+        "metrics": request.metrics or benchmark.cubes["metrics"],
+    }
+    cubes = {role: load_cube(path) for role, path in paths.items()}
+    for role, tasks in REQUIRED_TASKS.items():
+        for task, parameters in tasks.items():
+            cubes[role].check_task(task, parameters)
+    return cubes
+
+
+def choose_engine(options: Options, view: RunView) -> Engine:
+    """The engine that was asked for; else docker where one answers, else process with a clear warning."""
+    if options.platform == "docker":
+        return DockerEngine()
+    if options.platform == "singularity":
+        return SingularityEngine(options.storage / "cubes")
+    if options.platform is None:
+        try:
+            return DockerEngine()
+        except (EngineMissingError, EngineDownError, EngineForbiddenError) as err:
+            view.warn(
+                f"{err.what}: running WITHOUT containers (--platform=process). The numbers are the same; "
+                "isolation and most limits are not enforced."
+            )
+    return ProcessEngine(CHECKOUT, options.allow_foreign)
+
+
+def get_images(session: Session, cubes: Mapping[str, CubeManifest], build: bool) -> dict[str, ImageRecord]:
+    """Get or make what runs for each cube; digests are recorded."""
+    images = {}
+    for role, cube in cubes.items():
+        with session.view.step(f"{role}: get image"):
+            images[role] = session.engine.get_image(cube, build, session.view.detail)
+    return images
+
+
+def get_dataset(
+    session: Session, benchmark: Benchmark, cubes: Mapping[str, CubeManifest], images: Mapping[str, ImageRecord],
+    request: TestRequest, options: Options,
+) -> Dataset:  # fmt: skip
+    """The prepared dataset that was given, or the benchmark's toy cases, prepared."""
+    cube, image = cubes["data_prep"], images["data_prep"]
+    if request.dataset is not None:
+        return load_dataset(session, benchmark, cube, image, request.dataset.absolute())
+    raw = stage_toy_data(session, benchmark, options.toy_size)
+    return prepare_dataset(session, benchmark, cube, image, raw)

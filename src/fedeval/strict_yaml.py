@@ -1,0 +1,71 @@
+"""YAML from strangers: safe types only, no duplicate keys, no aliases, bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedeval.log import show_safe
+
+MAX_BYTES = 1 << 20
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys (PyYAML keeps the last one silently) and aliases (bombs)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+            if isinstance(key, Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_mapping(path: Path, error: type[Exception], what: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : type of FedevalError
+        What is raised with (what, found, next step).
+    what : str
+        Name of the thing for the message, e.g. ``"manifest of cube model"``.
+    max_bytes : int
+        Larger files are refused unread.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(max_bytes + 1)
+    except OSError as err:
+        raise error(f"{what} cannot be read", f"{path}: {err.strerror}", "check the path and its permissions") from err
+    if len(raw) > max_bytes:
+        raise error(f"{what} is too large", f"{path}: over {max_bytes} bytes")
+    try:
+        content = yaml.load(raw.decode("utf-8"), Loader=_StrictLoader)  # a SafeLoader: plain types only
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
+        raise error(f"{what} is not valid YAML", f"{path}: {_yaml_place(err)}", "correct the file") from err
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise error(f"{what} is not a mapping", f"{path}: {type(content).__name__}; expected 'key: value' lines")
+    return content
+
+
+def _yaml_place(err: Exception) -> str:
+    if isinstance(err, yaml.MarkedYAMLError):
+        mark = err.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return place + show_safe(err.problem or "broken")
+    return show_safe(str(err), 200)

@@ -1,0 +1,113 @@
+"""Running one task of one cube, and the record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedeval.cube import CubeManifest
+from fedeval.engine.base import Engine, ImageRecord, TaskCall, TaskOutcome
+from fedeval.errors import FedevalError
+from fedeval.invocation import build_invocation
+from fedeval.limits import Limits
+from fedeval.log import LOGGER
+from fedeval.store import Store, storing
+from fedeval.view import RunView
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all steps of one run share.
+
+    Attributes
+    ----------
+    engine : Engine
+        Runs the tasks.
+    store : Store
+        Where things are kept.
+    view : RunView
+        What the person sees.
+    log_dir : Path
+        Gets one log file a task.
+    cleanup : bool
+        Whether scratch folders are removed.
+    """
+
+    engine: Engine
+    store: Store
+    view: RunView
+    log_dir: Path
+    cleanup: bool
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One line of ``tasks`` in run.json; see `TaskOutcome` for units."""
+
+    cube: str
+    task: str
+    start_up_s: float
+    wall_s: float
+    exit_code: int
+    ended_by: str | None
+    peak_memory_mb: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mapping."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """Outcome, record and log file of a task."""
+
+    outcome: TaskOutcome
+    record: TaskRecord
+    log_file: Path
+
+
+def run_task(
+    session: Session, role: str, cube: CubeManifest, image: ImageRecord, task: str, given: Mapping[str, Path],
+    limits: Limits, cases: int, watch: Callable[[Callable[[int], None]], Callable[[], str | None]] | None = None,
+) -> TaskRun:  # fmt: skip
+    """Run a task with the paths in `given`; its end is returned, whatever it is.
+
+    Parameters
+    ----------
+    role : str
+        ``data_prep``, ``model`` or ``metrics``; for messages and the record.
+    cases : int
+        Decides the wall-clock budget.
+    watch : callable, optional
+        Gets the view's function for "cases done" and returns what is called while the task runs
+        (`TaskCall.on_tick`).
+    """
+    budget = limits.budget_s(cases)
+    log_file = session.log_dir / f"{role}-{task}.log"
+    with session.store.scratch(f"{role}-{task}", keep=not session.cleanup) as scratch:
+        with storing("preparing folders of a task", scratch):
+            session.log_dir.mkdir(parents=True, exist_ok=True)
+            invocation = build_invocation(cube, task, given, scratch, role)
+        LOGGER.info("%s %s: %s", role, task, " ".join(invocation.arguments))
+        with session.view.step(f"{role}: {task}", cases if watch else None, budget) as advance:
+            on_tick = watch(advance) if watch else lambda: None
+            call = TaskCall(cube, image, invocation, limits, budget, log_file, on_tick)
+            outcome = session.engine.run(call)
+    record = TaskRecord(
+        role, task, outcome.start_up_s, outcome.wall_s, outcome.exit_code, outcome.ended_by, outcome.peak_memory_mb
+    )
+    return TaskRun(outcome, record, log_file)
+
+
+def fail_task(error: type[FedevalError], role: str, task: str, run: TaskRun, next_step: str) -> FedevalError:
+    """The error for a task that failed: why it ended, its last lines, where its log is."""
+    outcome = run.outcome
+    ended = f"ended by the limit {outcome.ended_by}" if outcome.ended_by else f"exit code {outcome.exit_code}"
+    lines = "".join(f"\n    | {line}" for line in outcome.last_lines)
+    return error(
+        f"{role}, task {task} failed",
+        f"{ended}; expected 0; last lines:{lines or ' none'}",
+        f"{next_step} (whole log: {run.log_file})",
+    )
