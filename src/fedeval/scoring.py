@@ -90,7 +90,7 @@ def _final_state(case: CaseRecord, row: Mapping[str, Any]) -> CaseRecord:
 def summarise(
     results: Mapping[str, Mapping[str, Any]], benchmark: Benchmark
 ) -> dict[str, dict[str, float | int | None]]:
-    """Mean, median, minimum and maximum of each metric over cases; undefined values (NaN) are left out of all, `n` too."""
+    """Mean, median, minimum and maximum of each metric over cases; undefined values (NaN) are left out, also of `n`."""
     summary: dict[str, dict[str, float | int | None]] = {}
     for metric in benchmark.metrics:
         for region in benchmark.regions:
