@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from data_prep_cube.checks import run_sanity_check
 from data_prep_cube.errors import CubeError, FindingsError, InputError, OutputError
-from data_prep_cube.findings import print_findings
+from data_prep_cube.findings import DATASET, print_findings
 from data_prep_cube.parameters import load_parameters
 from data_prep_cube.prepare import PrepareFolders, run_prepare
 from data_prep_cube.site_statistics import run_statistics
@@ -86,9 +86,9 @@ def run_task(arguments: argparse.Namespace) -> None:
         count, findings = run_sanity_check(arguments.data_path, arguments.labels_path, parameters)
         if findings:
             print_findings(findings)
-            bad = len({finding.case for finding in findings})
+            bad = len({finding.case for finding in findings} - {DATASET})
             raise FindingsError(
-                f"{len(findings)} findings in {bad} places of {count} cases",
+                f"{len(findings)} findings, {bad} of {count} cases affected",
                 "correct the raw data and run prepare again",
             )
         print(f"sanity_check: {count} cases, no findings")

@@ -112,8 +112,8 @@ def write_text_whole(parameter: str, path: Path, text: str, mode: int = 0o644) -
     OutputError
         If the file cannot be written.
     """
-    if path.is_dir():
-        raise InputError(f"{parameter} is a folder, expected a file name", f"add a file name to {parameter}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{parameter} is a folder or a device, expected a file name", f"correct {parameter}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -156,7 +156,4 @@ def parse_parameters(content: dict[Any, Any]) -> Parameters:
             raise InputError(f"parameters_file: {key} must be {expected}", f"correct {key}") from error
     if values.get("validation_subjects") and values.get("val_split_file"):
         raise InputError("parameters_file gives validation_subjects and val_split_file", "give only one of the two")
-    if "expected_shape" in values:
-        # The default spacing belongs to the default grid; another grid has its own or none that is fixed.
-        values.setdefault("expected_spacing_mm", None)
     return Parameters(**values)

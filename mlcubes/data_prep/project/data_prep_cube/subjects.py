@@ -50,7 +50,7 @@ def _check_links(data_path: Path) -> None:
     """Refuse links out of the folder: followed they would widen what is read, passed over they would lose subjects."""
     root = data_path.resolve()
     links = [entry for entry in data_path.iterdir() if entry.is_symlink() and not entry.name.startswith(".")]
-    outside = sum(not link.exists() or not link.resolve().is_relative_to(root) for link in links)
+    outside = sum(not link.exists() or (link.is_dir() and not link.resolve().is_relative_to(root)) for link in links)
     if outside:
         raise InputError(
             f"data_path holds {outside} links that lead out of it or nowhere, expected the subjects' own folders",

@@ -1,9 +1,11 @@
 """Reading NIfTI files that may be broken or hostile."""
 
+import contextlib
 import gzip
 import io
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,10 +53,15 @@ class Volume:
     grid: Grid
 
 
-def open_stream(root: Path, path: Path) -> BinaryIO:
+@contextlib.contextmanager
+def open_stream(root: Path, path: Path) -> Iterator[BinaryIO]:
     """Open a NIfTI file below ``root`` for reading, unpacked if its name ends in ``.gz``."""
-    file = open_inside(root, path)
-    return gzip.GzipFile(fileobj=file, mode="rb") if path.name.endswith(".gz") else file  # type: ignore[return-value]
+    with open_inside(root, path) as file:
+        if not path.name.endswith(".gz"):
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+            yield unpacked  # type: ignore[misc]
 
 
 def load_volume(root: Path, path: Path, expected_shape: tuple[int, int, int] | None) -> Volume:
@@ -154,15 +161,19 @@ def _read_voxels(stream: BinaryIO, header: Any, shape: tuple[int, int, int]) -> 
         raise VolumeError("size", f"{size} bytes of voxels", "over 1 MiB more")
     voxels: npt.NDArray[Any] = np.frombuffer(raw, dtype=kind).reshape(shape, order="F")
     slope, intercept = _scaling(header)
-    return voxels if (slope, intercept) == (1.0, 0.0) else voxels * slope + intercept
+    if (slope, intercept) == (1.0, 0.0):
+        return voxels
+    with np.errstate(all="ignore"):  # an overflow gives infinity, which the checks report
+        return voxels * slope + intercept
 
 
 def _scaling(header: Any) -> tuple[float, float]:
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise VolumeError("header", "finite scaling", "a scaling that is not finite") from error
-    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):  # NIfTI-1: a slope of zero means none; nibabel writes NaN for none
+        return 1.0, 0.0
+    if not math.isfinite(slope) or not math.isfinite(intercept):
+        raise VolumeError("header", "finite scaling", "a scaling that is not finite")
+    return slope, intercept
 
 
 def write_anonymous(stream: BinaryIO, target: BinaryIO) -> None:
