@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.util
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,10 @@ def _load_map(tissue: str) -> NDArray[np.uint8]:
         raise ToyDataError(f"nilearn carries no {path.name}: expected nilearn >= 0.10.4; pip install -U nilearn")
     import nibabel
 
-    values = np.ascontiguousarray(nibabel.Nifti1Image.from_filename(path).dataobj, dtype=np.uint8)
+    try:
+        values = np.ascontiguousarray(nibabel.Nifti1Image.from_filename(path).dataobj, dtype=np.uint8)
+    except (OSError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise ToyDataError(f"nilearn's {path.name} cannot be read ({error}); install nilearn again") from error
     digest = hashlib.sha256(values.tobytes()).hexdigest()
     if digest != _SHA256[tissue]:
         raise ToyDataError(

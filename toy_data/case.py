@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toy_data.anatomy import Streams, compute_atlas_positions, compute_tissue, compute_window
-from toy_data.appearance import compute_scan, compute_signal, compute_tumour_look
+from toy_data.anatomy import Streams, Tissue, Window, compute_atlas_positions, compute_tissue, compute_window
+from toy_data.appearance import TumourLook, compute_scan, compute_signal, compute_tumour_look
 from toy_data.atlas import load_atlas
 from toy_data.errors import ToyDataError
 from toy_data.exact import FloatArray, RandomStream
-from toy_data.grid import check_size
+from toy_data.grid import Grid, check_size
 from toy_data.sites import MODALITIES, CaseNames, compute_case_names, compute_site_profile
 from toy_data.tumour import (
     compute_labels,
@@ -96,25 +96,39 @@ def make_case(site: int, index: int, seed: int, size: str) -> ToyCase:
     profile = compute_site_profile(site)
     if index < 0 or seed < 0:
         raise ToyDataError(f"seed and case index must not be negative: found seed {seed}, index {index}")
-    streams = _make_streams(seed, site, index)
-    atlas = load_atlas()
     window = compute_window(grid)
+    head = _compute_head(grid, window, _make_streams(seed, site, index), size_class=(index + site) % 3)
+    images = {}
+    for modality in MODALITIES:
+        signal = compute_signal(modality, head.tissue, head.tumour, window, head.streams)
+        scan = compute_scan(modality, signal, head.tissue.brain, profile, grid, window, head.streams)
+        images[modality] = _paste(scan, grid.shape, window.slices)
+    spacing = (grid.spacing_mm, grid.spacing_mm, grid.spacing_mm)
+    names = compute_case_names(site, index)
+    segmentation = _paste(head.labels, grid.shape, window.slices)
+    return ToyCase(names, site, index, seed, size, images, segmentation, grid.affine, spacing)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a scanner would look at: tissue and tumour on a window's voxels."""
+
+    streams: Streams
+    tissue: Tissue
+    labels: NDArray[np.uint8]
+    tumour: TumourLook
+
+
+def _compute_head(grid: Grid, window: Window, streams: Streams, size_class: int) -> _Head:
+    atlas = load_atlas()
     positions = compute_atlas_positions(window, streams)
-    plan = compute_tumour_plan(atlas, streams, size_class=(index + site) % 3)
+    plan = compute_tumour_plan(atlas, streams, size_class)
     squared_mm2 = compute_squared_distance(plan, positions)
     tissue = compute_tissue(atlas, compute_pushed_positions(plan, positions, squared_mm2))
     part = compute_tumour_window(plan, squared_mm2, window, margin=grid.smoothing)
     labels = compute_labels(plan, squared_mm2[part.slices], tissue.crop(part.slices), part, streams)
     tumour = compute_tumour_look(labels, part, grid, streams)
-    images = {}
-    for modality in MODALITIES:
-        signal = compute_signal(modality, tissue, tumour, window, streams)
-        scan = compute_scan(modality, signal, tissue.brain, profile, grid, window, streams)
-        images[modality] = _paste(scan, grid.shape, window.slices)
-    spacing = (grid.spacing_mm, grid.spacing_mm, grid.spacing_mm)
-    names = compute_case_names(site, index)
-    segmentation = _paste(_paste(labels, window.shape, part.slices), grid.shape, window.slices)
-    return ToyCase(names, site, index, seed, size, images, segmentation, grid.affine, spacing)
+    return _Head(streams, tissue, _paste(labels, window.shape, part.slices), tumour)
 
 
 def compute_array_checksum(values: NDArray[Any]) -> str:

@@ -1,8 +1,6 @@
 """Write toy cases as a site would hand them over."""
 
 import gzip
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import Any
 import yaml
 from numpy.typing import NDArray
 
+from toy_data.atlas import load_atlas
 from toy_data.case import VERSION, ToyCase, make_case
 from toy_data.errors import ToyDataError
 from toy_data.grid import check_size
@@ -56,14 +55,9 @@ def write_cases(
     ToyDataError
         If a value is out of range, `out` is not an empty folder or cannot be written.
     """
-    check_size(size)
-    compute_site_profile(site)
-    if not 1 <= cases <= MAX_CASES:
-        raise ToyDataError(f"cannot make {cases} cases: expected 1 to {MAX_CASES}; choose a number with --cases")
-    if seed < 0:
-        raise ToyDataError(f"seed {seed} is negative: expected 0 or more; choose one with --seed")
+    _check_request(site, cases, seed, size)
     try:
-        with _replace_folder(out) as folder:
+        with _replace_folder(out.resolve()) as folder:
             checksums = {}
             for index in range(cases):
                 case = make_case(site, index, seed, size)
@@ -80,6 +74,17 @@ def write_cases(
     return out
 
 
+def _check_request(site: int, cases: int, seed: int, size: str) -> None:
+    """Find every fault that needs no case before the first folder is made."""
+    check_size(size)
+    compute_site_profile(site)
+    if not 1 <= cases <= MAX_CASES:
+        raise ToyDataError(f"cannot make {cases} cases: expected 1 to {MAX_CASES}; choose a number with --cases")
+    if seed < 0:
+        raise ToyDataError(f"seed {seed} is negative: expected 0 or more; choose one with --seed")
+    load_atlas()
+
+
 @contextmanager
 def _replace_folder(out: Path) -> Iterator[Path]:
     """Give a temporary folder beside `out` that becomes `out` if all goes well, and vanishes if not."""
@@ -87,21 +92,16 @@ def _replace_folder(out: Path) -> Iterator[Path]:
         raise ToyDataError(f"{out} is a file: expected a folder that is empty or does not exist yet")
     if out.is_dir() and any(out.iterdir()):
         raise ToyDataError(f"{out} is not empty: choose another folder or empty this one; nothing was changed")
+    if out == Path.cwd():
+        raise ToyDataError(f"{out} is the current folder, which cannot be replaced; name a new one with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    try:
-        folder.chmod(0o777 & ~_get_umask())
+    with tempfile.TemporaryDirectory(
+        prefix=f".{out.name}.", suffix=".partial", dir=out.parent, ignore_cleanup_errors=True
+    ) as holder:
+        folder = Path(holder) / out.name
+        folder.mkdir()
         yield folder
         folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _get_umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _write_case(folder: Path, case: ToyCase) -> None:
