@@ -16,7 +16,9 @@ import nibabel
 import numpy as np
 import pytest
 from data_prep_cube.checks import check_case, run_sanity_check
+from data_prep_cube.errors import InputError
 from data_prep_cube.parameters import Parameters
+from data_prep_cube.site_statistics import run_statistics
 from data_prep_cube.volumes import VolumeError, load_volume
 from numpy.typing import NDArray
 
@@ -340,9 +342,13 @@ def test_missing_or_empty_folder(tmp_path: Path, which: str, task: str, state: s
     (tmp_path / which).rename(tmp_path / "elsewhere")
     if state == "empty":
         (tmp_path / which).mkdir()
-    result = run_cube(task, data_path=tmp_path / "data", labels_path=tmp_path / "labels")
-    assert result.returncode == 2
-    assert f"{task}: error: {which}_path is {'no folder' if state == 'missing' else 'empty'}" in result.stderr
+    folders = tmp_path / "data", tmp_path / "labels"
+    with pytest.raises(InputError, match=f"{which}_path is {'no folder' if state == 'missing' else 'empty'}"):
+        if task == "sanity_check":
+            run_sanity_check(*folders, Parameters())
+        else:
+            run_statistics(*folders, tmp_path / "statistics.yaml", Parameters())
+    assert not (tmp_path / "statistics.yaml").exists()
 
 
 def test_zero_cases(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ import nibabel
 import numpy as np
 import pytest
 from data_prep_cube.aliases import ALIAS_FILE
+from data_prep_cube.errors import InputError
+from data_prep_cube.parameters import Parameters
+from data_prep_cube.prepare import PrepareFolders, run_prepare
 
 from tests.cubes.data_prep_cases import (
     AFFINE,
@@ -40,14 +43,28 @@ def prepared_names(cases: list[str]) -> list[str]:
     return sorted(images + [f"labels/{case}_final_seg.nii.gz" for case in cases])
 
 
-@pytest.mark.parametrize("brain", ["", "brain_"])
-@pytest.mark.parametrize("seg", ["seg", "final_seg", "brain_seg", "brain_final_seg"])
-def test_naming_variants_give_the_prepared_layout(tmp_path: Path, brain: str, seg: str) -> None:
-    write_raw(tmp_path, SUBJECTS, brain=brain, seg=seg)
+def make_folders(
+    root: Path, output: str = "out/data", labels: str = "out/labels", metadata: str = "m"
+) -> PrepareFolders:
+    """Folders of a call inside this process."""
+    return PrepareFolders(root / "data", root / "labels", root / output, root / labels, root / metadata)
+
+
+def test_program_says_what_it_does(tmp_path: Path) -> None:
+    write_raw(tmp_path, SUBJECTS)
     result = run_prepare_program(tmp_path, tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert result.stdout == "prepare: 2 cases written, 0 kept (complete from an earlier run)\n"
     assert result.stderr == "prepare: 1/2 A-1.x\nprepare: 2/2 Site 1-003\n"
+    assert sorted(list_files(tmp_path / "out")) == prepared_names(SUBJECTS)
+
+
+@pytest.mark.parametrize("brain", ["", "brain_"])
+@pytest.mark.parametrize("seg", ["seg", "final_seg", "brain_seg", "brain_final_seg"])
+def test_naming_variants_give_the_prepared_layout(tmp_path: Path, brain: str, seg: str) -> None:
+    write_raw(tmp_path, SUBJECTS, brain=brain, seg=seg)
+    result = run_prepare(make_folders(tmp_path), Parameters())
+    assert (result.written, result.kept) == (tuple(SUBJECTS), ())
     assert sorted(list_files(tmp_path / "out")) == prepared_names(SUBJECTS)
 
 
@@ -206,11 +223,11 @@ def test_missing_or_empty_input_folder(tmp_path: Path, which: str, state: str) -
     (tmp_path / which).rename(tmp_path / "elsewhere")
     if state == "empty":
         (tmp_path / which).mkdir()
-    result = run_prepare_program(tmp_path, tmp_path / "out")
-    assert result.returncode == 2
-    assert f"{which}_path is {'no folder' if state == 'missing' else 'empty'}" in result.stderr
-    assert "mlcube creates a folder that does not exist" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    found = f"{which}_path is {'no folder' if state == 'missing' else 'empty'}.*mlcube creates a folder"
+    with pytest.raises(InputError, match=found) as error:
+        run_prepare(make_folders(tmp_path), Parameters())
+    assert str(tmp_path) not in str(error.value)
+    assert error.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -239,16 +256,8 @@ def test_outputs_inside_each_other_or_an_input_are_refused(
 ) -> None:
     write_raw(tmp_path, ["a"])
     before = list_files(tmp_path)
-    result = run_cube(
-        "prepare",
-        data_path=tmp_path / "data",
-        labels_path=tmp_path / "labels",
-        output_path=tmp_path / output,
-        output_labels_path=tmp_path / labels,
-        metadata_path=tmp_path / metadata,
-    )
-    assert result.returncode == 2
-    assert "is the same folder as" in result.stderr
+    with pytest.raises(InputError, match="is the same folder as"):
+        run_prepare(make_folders(tmp_path, output, labels, metadata), Parameters())
     assert list_files(tmp_path) == before
 
 

@@ -53,7 +53,12 @@ class OutputError(CubeError):
 def output_error(parameter: str, error: OSError) -> OutputError:
     """Describe a failed write by its parameter and the system's reason, without the path that ``error`` carries."""
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    step = "free some space there and run again; what is complete is kept"
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        step = "give a folder that this user can write"
+    step = "give another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        step = "free some space there and run again; what is complete is kept"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        step = (
+            f"let uid {os.geteuid()} write there, or run the container as the owner "
+            '(docker: -u "$(id -u):$(id -g)"; mlcube: "-Pdocker.cpu_args=-u$(id -u):$(id -g)")'
+        )
     return OutputError(f"cannot write {parameter}: {reason}", step)
