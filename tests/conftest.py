@@ -1,4 +1,4 @@
-"""Markers that depend on the machine. CI requires the real parts: there nothing marked ``docker`` or ``browser`` is skipped."""
+"""Markers that depend on the machine; CI requires the real parts: there no ``docker`` or ``browser`` test is skipped."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from cube_factory import medperf
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,3 +43,12 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("MLCUBE_SYSTEM_SETTINGS", str(own / "mlcube-settings.yaml"))
     for name in ("MEDPERF_PLATFORM", "MEDPERF_LOGLEVEL", "MEDPERF_TOY_SIZE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three CI-size toy cases of site 1, prepared once a session by the real cube; take it with ``-d``."""
+    storage = tmp_path_factory.mktemp("prepared")
+    done = medperf("--platform=process", f"--storage={storage}", "test", "-b", "1", "--toy-size", "ci")
+    assert done.returncode == 0, done.stderr
+    return next(path.parent for path in (storage / "data").glob("*/dataset.json"))

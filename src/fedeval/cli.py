@@ -130,6 +130,8 @@ def _run_app() -> int:
         if hasattr(err, "format_message") and hasattr(err, "exit_code"):  # click's own usage errors
             raise UsageError(str(err.format_message()), "", f"{Path(sys.argv[0]).name} --help") from err
         raise
+    if result == 130:  # typer's own answer to Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

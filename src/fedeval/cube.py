@@ -7,6 +7,7 @@ there.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedeval.errors import InputError, ManifestError, UnsafeManifestError
+from fedeval.errors import InputError, ManifestError, ParameterError, UnsafeManifestError
 from fedeval.log import show_safe
 from fedeval.strict_yaml import load_mapping
 
@@ -129,18 +130,22 @@ class CubeManifest:
         Raises
         ------
         ManifestError
-            With what is missing.
+            The cube has no such task.
+        ParameterError
+            With what is missing, and the declared name that resembles it.
         """
         task = self.task(name)
         if missing := [parameter for parameter in parameters if parameter not in task.parameter_names()]:
             raise _missing_parameters(self, task, missing)
 
 
-def _missing_parameters(manifest: CubeManifest, task: TaskSpec, missing: list[str]) -> ManifestError:
-    return ManifestError(
-        f"cube {manifest.name}: task {task.name!r} lacks parameters in {manifest.root / MANIFEST_NAME}",
+def _missing_parameters(manifest: CubeManifest, task: TaskSpec, missing: list[str]) -> ParameterError:
+    close = difflib.get_close_matches(missing[0], task.parameter_names(), n=1)
+    hint = f"rename {close[0]} to {missing[0]}" if close else f"declare {', '.join(missing)} under inputs or outputs"
+    return ParameterError(
+        f"cube {manifest.name}: task {task.name!r} lacks a parameter",
         f"{', '.join(task.parameter_names()) or 'none'}; missing {', '.join(missing)}",
-        f"declare {', '.join(missing)} under the task's inputs or outputs",
+        f"{hint} in {manifest.root / MANIFEST_NAME}",
     )
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from fedeval.benchmark import Benchmark
 from fedeval.errors import (
@@ -36,16 +39,10 @@ GRID_TOLERANCE_MM = 1e-2
 """How far a corner of the prediction's grid may lie from the reference's."""
 
 _UNREADABLE = (
-    ImageFileError,
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    zlib.error,
-    KeyError,
-    IndexError,
-)
+    ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, TypeError, ArithmeticError,
+    LookupError, AttributeError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+"""What nibabel and the decompressor raise on broken and hostile files."""
 
 REASONS: dict[str, type[PredictionError]] = {
     "missing": PredictionMissingError,
@@ -169,13 +166,20 @@ def _copy_regular(source: Path, target: Path) -> Path:
         raise _Refused("missing", f"no file {show_safe(source.name, 120)} in output_path") from err
     except OSError as err:
         raise _Refused("not_a_regular_file", "a link or a file that cannot be opened; expected a regular file") from err
-    with os.fdopen(handle, "rb") as file:
-        state = os.fstat(file.fileno())
+    try:
+        state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
             raise _Refused("not_a_regular_file", "a folder, device or linked file; expected a regular file of its own")
-        with storing("keeping predictions", target.parent), target.open("wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+        with os.fdopen(os.dup(handle), "rb") as file, storing("keeping predictions", target.parent):
+            _write_stream(file, target)
+    finally:
+        os.close(handle)
     return target
+
+
+def _write_stream(file: BinaryIO, target: Path) -> None:
+    with target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
 
 
 def _check_image(path: Path, shape: tuple[int, ...], affine: np.ndarray, labels: Sequence[int]) -> None:

@@ -48,6 +48,7 @@ ADVICE = {
     "crashed": "the model ended with an error at this case. Its last lines are in the log at the end of this page.",
     "out_of_memory": "the case needed more memory than the benchmark gives. Child processes and /tmp count too.",
     "out_of_gpu_memory": "the case needed more GPU memory than the benchmark gives. Use smaller patches or batches.",
+    "not scored": "the run ended before the case was scored.",
 }
 
 
@@ -99,7 +100,7 @@ def write_report(
         "tiles": group_tiles(columns),
         "plots": [compute_plot(group, rows, columns) for group in plotted_groups(columns)],
         "pictures": pictures,
-        "log": [show_safe(str(line).rstrip("\r\n"), TEXT_LIMIT) for line in list(log_excerpt)[-LOG_LINES:]],
+        "log": [_show(str(line).rstrip("\r\n")) for line in list(log_excerpt)[-LOG_LINES:]],
     }
     _replace_file(path, _load_template().render(context).encode("utf-8", "backslashreplace"))
 
@@ -118,7 +119,11 @@ def _finalize(value: object) -> object:
         return "–"
     if isinstance(value, jinja2.Undefined):  # a part of the record that is not there
         return ""
-    return show_safe(value, TEXT_LIMIT) if isinstance(value, str) and not isinstance(value, DataText) else value
+    return _show(value) if isinstance(value, str) and not isinstance(value, DataText) else value
+
+
+def _show(text: str) -> str:
+    return show_safe(text[: TEXT_LIMIT + 1], TEXT_LIMIT)
 
 
 def _replace_file(path: Path, content: bytes) -> None:
@@ -210,7 +215,7 @@ def _headline(status: str, usable: int, cases: int) -> str:
     if usable == cases:
         return "The case is scored." if cases == 1 else f"All {cases} cases are scored."
     have = "has" if usable == 1 else "have"
-    return f"{usable} of {cases} cases {have} a usable prediction; the rest got the penalty."
+    return f"{usable} of {cases} cases {have} a usable prediction."
 
 
 def _error_lines(error: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -205,7 +205,8 @@ def _open_volume(path: Path, links: bool = False) -> nib.Nifti1Image:
     volume = nib.load(path)
     if not isinstance(volume, nib.Nifti1Image) or len(volume.shape) != 3 or 0 in volume.shape:
         raise ValueError("not a volume")
-    if float(np.prod(volume.shape, dtype=np.float64)) > MAX_VOXELS or float(volume.header["vox_offset"]) > MAX_OFFSET:
+    # The loaded header forgets the offset; the array proxy keeps it.
+    if float(np.prod(volume.shape, dtype=np.float64)) > MAX_VOXELS or float(volume.dataobj.offset) > MAX_OFFSET:
         raise ValueError("too large to be drawn")
     return volume
 
@@ -277,18 +278,19 @@ def _compose(
     target = next((tumour for tumour in tumours if tumour.any()), None)
     near = whole if target is None else compute_zoom(target, whole, plane.spacing_mm)
     outlines = {region: _trace(region, list(labels_of), masks, notes) for region, labels_of in regions.items()}
-    views = [(OVERVIEW, "", whole, ENLARGE, next(iter(outlines.values()), ()))]
-    for region, lines in outlines.items():
-        views.append((BEST_SEEN.get(region, OTHERWISE), region, near, ZOOM_ENLARGE, lines))
+    views = [(OVERVIEW, "", next(iter(outlines.values()), ()))]
+    views += [(BEST_SEEN.get(region, OTHERWISE), region, lines) for region, lines in outlines.items()]
     down_mm, right_mm = plane.spacing_mm
-    panels = [
-        Panel(
-            TITLES[modality], region, encode_png(scans[modality], window, enlarge, down_mm / right_mm), lines,
-            *_view_mm(window, plane.spacing_mm),
-        )
-        for modality, region, window, enlarge, lines in views
-        if modality in scans
-    ]  # fmt: skip
+    images: dict[tuple[str, bool], DataText] = {}
+    panels = []
+    for modality, region, lines in views:
+        if modality not in scans:
+            continue
+        window, enlarge = (near, ZOOM_ENLARGE) if region else (whole, ENLARGE)
+        key = (modality, bool(region))
+        if key not in images:
+            images[key] = encode_png(scans[modality], window, enlarge, down_mm / right_mm)
+        panels.append(Panel(TITLES[modality], region, images[key], lines, *_view_mm(window, plane.spacing_mm)))
     caption = f"Axial slice {plane.number} of {plane.shape[plane.axis]}, counted from the feet: {how}"
     zoom = None if target is None else _view_mm(near, plane.spacing_mm)
     scales = (round(right_mm / 2, 5), round(down_mm / 2, 5))
@@ -371,5 +373,5 @@ def encode_png(
     picture = Image.fromarray(np.round(grey).astype(np.uint8)).resize((columns, rows), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     levels = np.asarray(picture) // GREY_STEP * GREY_STEP
-    Image.fromarray(levels.astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(levels.astype(np.uint8)).save(buffer, "PNG")
     return DataText("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"))

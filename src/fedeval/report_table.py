@@ -17,7 +17,10 @@ LOG_TICKS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of one region: a key of results.yaml and how to show it."""
+    """One metric of one region: a key of results.yaml and how to show it.
+
+    `stats` holds mean, median, min, max and n over all cases, penalties included; `usable_mean` leaves them out.
+    """
 
     key: str
     region: str
@@ -28,6 +31,7 @@ class Column:
     digits: int
     first: bool
     stats: Mapping[str, float | None]
+    usable_mean: float | None
 
     def show(self, value: float | None) -> str:
         """The value with the digits of its column; what is not defined says so."""
@@ -102,12 +106,14 @@ def compute_table(
     for at, (metric, region) in enumerate(names):
         key = f"{metric['key']}_{region}"
         known = [value for row in rows if (value := row.values[at]) is not None]
-        digits = 2 if metric.get("unit") else 4 if known and min(known) >= 0.99 else 3
+        usable = [value for row in rows if not row.penalised and (value := row.values[at]) is not None]
+        digits = 2 if metric.get("unit") else 4 if usable and min(usable) >= 0.99 else 3
         stats = as_mapping(summary.get(key)) or compute_stats(known)
         shown = {name: as_number(stats.get(name)) for name in ("mean", "median", "min", "max", "n")}
         index = at % len(regions)
         text = (str(metric["label"]), str(metric["direction"]), metric.get("unit"))
-        columns.append(Column(key, region, index, *text, digits, index == 0, shown))
+        mean = as_number(compute_stats(usable).get("mean"))
+        columns.append(Column(key, region, index, *text, digits, index == 0, shown, mean))
     return rows, columns
 
 

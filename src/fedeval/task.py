@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedeval.cube import CubeManifest
+from fedeval.diagnosis import diagnose
 from fedeval.engine.base import Engine, ImageRecord, TaskCall, TaskOutcome
 from fedeval.errors import FedevalError
 from fedeval.invocation import build_invocation
@@ -106,8 +107,10 @@ def fail_task(error: type[FedevalError], role: str, task: str, run: TaskRun, nex
     outcome = run.outcome
     ended = f"ended by the limit {outcome.ended_by}" if outcome.ended_by else f"exit code {outcome.exit_code}"
     lines = "".join(f"\n    | {line}" for line in outcome.last_lines)
+    known = diagnose(outcome)
+    cause = f"\n  cause: {known.cause}; {known.mend}" if known else ""
     return error(
         f"{role}, task {task} failed",
-        f"{ended}; expected 0; last lines:{lines or ' none'}",
+        f"{ended}; expected 0; last lines:{lines or ' none'}{cause}",
         f"{next_step} (whole log: {run.log_file})",
     )

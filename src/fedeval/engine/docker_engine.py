@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -182,13 +182,14 @@ class DockerEngine:
     def _watch(self, container: str, call: TaskCall, called: float) -> TaskOutcome:
         api = self._client.api
         tail = LogTail(call.log_file, call.limits.log_mb << 20)
+        stream = api.attach(container, stream=True, stdout=True, stderr=True)  # before the start, so nothing is missed
         try:
             api.start(container)
         except APIError as err:
             tail.close()
             raise _start_error(call, err) from err
         started = time.monotonic()
-        pump = threading.Thread(target=self._pump, args=(container, tail), daemon=True)
+        pump = threading.Thread(target=_pump, args=(container, stream, tail), daemon=True)
         pump.start()
         ended = threading.Event()
         threading.Thread(target=self._wait, args=(container, ended), daemon=True).start()
@@ -211,14 +212,6 @@ class DockerEngine:
             exit_code=int(state.get("ExitCode", -1)), ended_by=ended_by, start_up_s=round(started - called, 3),
             wall_s=round(time.monotonic() - started, 3), peak_memory_mb=peak.mb, last_lines=tail.close(),
         )  # fmt: skip
-
-    def _pump(self, container: str, tail: LogTail) -> None:
-        """Copy the container's output; a lost stream costs only the log, never the run."""
-        try:
-            for chunk in self._client.api.attach(container, stream=True, logs=True):
-                tail.feed(chunk)
-        except (*_FAULTS, OSError, ValueError) as err:
-            LOGGER.warning("the log stream of %s ended early: %s", container[:12], show_safe(str(err)))
 
     def _wait(self, container: str, ended: threading.Event) -> None:
         """Set `ended` when the engine says that the container has stopped, over lost connections."""
@@ -255,6 +248,15 @@ class DockerEngine:
                 LOGGER.warning("removal of %s: %s", container[:12], show_safe(str(err)))
                 time.sleep(0.5)
         self._live.discard(container)
+
+
+def _pump(container: str, stream: Iterator[bytes], tail: LogTail) -> None:
+    """Copy the container's output; a lost stream costs only the log, never the run."""
+    try:
+        for chunk in stream:
+            tail.feed(chunk)
+    except (*_FAULTS, OSError, ValueError) as err:
+        LOGGER.warning("the log stream of %s ended early: %s", container[:12], show_safe(str(err)))
 
 
 class _PeakMemory:

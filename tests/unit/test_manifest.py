@@ -1,0 +1,156 @@
+"""mlcube.yaml from strangers: read with mlcube's rules, checked against a strict form, never near a shell."""
+
+from pathlib import Path
+
+import pytest
+from cube_factory import INFER, make_cube, medperf
+
+from fedeval.cube import find_manifest, load_cube
+from fedeval.errors import InputError, ManifestError, ParameterError, UnsafeManifestError
+
+ROOT = Path(__file__).resolve().parents[2]
+CUBES = sorted(path.parent for path in (ROOT / "mlcubes").glob("*/mlcube/mlcube.yaml"))
+
+
+@pytest.mark.parametrize("folder", CUBES, ids=lambda path: path.parent.name)
+def test_own_cubes_are_accepted(folder: Path) -> None:
+    manifest = load_cube(folder)
+    assert manifest.build_file.is_file()
+    assert manifest.name == folder.parent.name
+
+
+def test_path_may_be_folder_parent_or_file(tmp_path: Path) -> None:
+    folder = make_cube(tmp_path / "net")
+    wanted = folder / "mlcube.yaml"
+    assert {find_manifest(path) for path in (wanted, folder, folder.parent)} == {wanted}
+
+
+def test_missing_path_and_folder_without_manifest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        find_manifest(tmp_path / "nowhere")
+    (tmp_path / "README.txt").touch()
+    with pytest.raises(ManifestError, match=r"(?s)no mlcube.yaml.*README.txt.*next"):
+        find_manifest(tmp_path)
+
+
+def test_reading_rules_are_mlcubes(tmp_path: Path) -> None:
+    tasks = """
+    infer:
+      parameters:
+        inputs:
+          data_path: data/
+          parameters_file: {type: file, default: "null"}
+          checkpoint_path: {}
+        outputs:
+          output_path: {type: directory}
+    """
+    task = load_cube(make_cube(tmp_path, tasks=tasks)).task("infer")
+    found = [(spec.name, spec.kind, spec.default, spec.is_output, spec.is_null) for spec in task.parameters]
+    assert found == [
+        ("data_path", "directory", "data/", False, False),
+        ("parameters_file", "file", "null", False, True),
+        ("checkpoint_path", "unknown", "checkpoint_path", False, False),
+        ("output_path", "directory", "output_path", True, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("name: [unclosed", "not valid YAML"),
+        ("- a\n- b\n", "not a mapping"),
+        ("name: x\ntasks: {infer: {}}\n", "section 'docker' is missing"),
+        ("docker: {image: a/b:1}\n", "section 'tasks' is missing"),
+        ("docker: {image: a/b:1}\ndocker: {image: c/d:1}\ntasks: {infer: {}}\n", "duplicate key 'docker'"),
+        ("a: &x [1]\nb: *x\n", "aliases are not allowed"),
+        ("docker: {image: a/b:1, shm_size: 1g}\ntasks: {infer: {}}\n", "unknown keys in the docker section"),
+        ("docker: {}\ntasks: {infer: {}}\n", "section 'docker' is missing"),
+        ("docker: {build_file: Dockerfile}\ntasks: {infer: {}}\n", "docker.image is missing"),
+        ("docker: {image: a/b:1}\nplatform: {accelerator_count: many}\ntasks: {infer: {}}\n", "accelerator_count"),
+        ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {inputs: {d: {type: dir}}}}}\n", "unknown parameter"),
+        ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {outputs: {d: out}}}}\n", "an output needs a type"),
+        ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {inputs: {d: x/}, outputs: {d: y/}}}}\n", "input and output"),
+    ],
+)  # fmt: skip
+def test_broken_manifest_is_one_clear_error(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "mlcube.yaml").write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        load_cube(tmp_path)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"cpu_args": "--privileged"},
+        {"gpu_args": "--gpus=1 -v /:/host"},
+        {"cpu_args": "--network=host"},
+        {"cpu_args": "--net host"},
+        {"cpu_args": "--shm-size=1g --pid=host"},
+        {"cpu_args": "--cap-add=ALL"},
+        {"cpu_args": "--memory 1g --device /dev/mem"},
+        {"gpu_args": "'$(touch owned)'"},
+        {"cpu_args": "'--gpus=1; touch owned'"},
+        {"cpu_args": "'`touch owned`'"},
+        {"--network": "host"},
+        {"--security-opt": "seccomp=unconfined"},
+        {"docker": "'docker; touch owned'"},
+        {"build_context": "'../project; touch owned'"},
+    ],
+    ids=str,
+)
+def test_dangerous_run_arguments_are_refused(tmp_path: Path, keys: dict[str, str]) -> None:
+    merged = dict(keys)
+    folder = make_cube(tmp_path)
+    text = (folder / "mlcube.yaml").read_text()
+    if "build_context" in merged:
+        text = text.replace("build_context: ../project", f"build_context: {merged.pop('build_context')}")
+    added = "".join(f"  {key}: {value}\n" for key, value in merged.items())
+    (folder / "mlcube.yaml").write_text(text.replace("  build_file", added + "  build_file"))
+    with pytest.raises(UnsafeManifestError):
+        load_cube(folder)
+
+
+@pytest.mark.parametrize("arguments", ["--gpus=1", "--gpus all --shm-size=8g", "--shm-size 2g", "--memory=4g --rm"])
+def test_arguments_that_upstream_cubes_carry_are_accepted(tmp_path: Path, arguments: str) -> None:
+    assert load_cube(make_cube(tmp_path, docker_keys={"gpu_args": f"'{arguments}'"})).image
+
+
+@pytest.mark.parametrize(
+    "image", ["x; touch owned", "$(touch owned)", "a b", "../x", "-v", "A/B:1", "x:1\\ntouch", "x" * 300, "${HOME}/x"]
+)
+def test_image_text_meant_for_a_shell_is_refused(tmp_path: Path, image: str) -> None:
+    with pytest.raises(UnsafeManifestError):
+        load_cube(make_cube(tmp_path, image=image))
+
+
+@pytest.mark.parametrize(
+    "image", ["a/b:1", "fedeval/fets-model:0.1.0", "host.example:5000/a/b_c.d", f"a@sha256:{'0' * 64}"]
+)
+def test_image_references_are_accepted(tmp_path: Path, image: str) -> None:
+    assert load_cube(make_cube(tmp_path, image=image)).image == image
+
+
+def test_misspelt_parameter_names_the_right_one(tmp_path: Path) -> None:
+    manifest = load_cube(make_cube(tmp_path, tasks=INFER.replace("data_path", "data_pth")))
+    with pytest.raises(ParameterError, match="rename data_pth to data_path"):
+        manifest.check_task("infer", ("data_path", "output_path"))
+
+
+@pytest.mark.parametrize("platform", ["process", "docker"])
+@pytest.mark.parametrize("key", ["image", "gpu_args", "task", "default"])
+def test_shell_text_is_not_executed(tmp_path: Path, key: str, platform: str) -> None:
+    """The whole command on a hostile manifest: refused with exit code 12, and nothing it names was run."""
+    text = f"$(touch {tmp_path}/owned); touch {tmp_path}/owned"
+    if key == "image":
+        folder = make_cube(tmp_path / "c", image=f"x; touch {tmp_path}/owned")
+    elif key == "gpu_args":
+        folder = make_cube(tmp_path / "c", docker_keys={"gpu_args": f"'{text}'"})
+    elif key == "task":
+        folder = make_cube(tmp_path / "c", tasks=INFER + f"  '{text}': {{}}\n")
+    else:
+        folder = make_cube(tmp_path / "c", tasks=INFER.replace("data/", f"'{text}'"))
+    done = medperf("--platform", platform, "test", "-b", "1", "-m", folder, cwd=tmp_path)
+    assert done.returncode == 12, done.stderr
+    assert done.stderr.count("error:") == 1
+    assert not (tmp_path / "owned").exists()
