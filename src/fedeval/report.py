@@ -109,7 +109,7 @@ def _load_template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.ChainableUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(seconds=format_seconds, memory=format_memory, flat=flatten, quantity=format_limit)
+    environment.filters.update(seconds=format_seconds, memory=format_memory, flat=flatten)
     return environment.from_string(resources.files("fedeval").joinpath("report.html").read_text(encoding="utf-8"))
 
 
@@ -188,7 +188,7 @@ def _describe_run(record: Mapping[str, Any], rows: Sequence[CaseRow]) -> dict[st
     status = str(outcome.get("status") or "failed")
     usable = sum(not row.penalised for row in rows)
     states = Counter(row.status for row in rows if row.penalised)
-    parts = ("benchmark", "engine", "dataset", "limits", "timing", "host", "cubes")
+    parts = ("benchmark", "engine", "dataset", "timing", "host", "cubes")
     return {
         "run": {name: as_mapping(record.get(name)) for name in parts},
         "created": str(record.get("created") or ""),
@@ -202,6 +202,7 @@ def _describe_run(record: Mapping[str, Any], rows: Sequence[CaseRow]) -> dict[st
         "tasks": as_listing(record.get("tasks")),
         "longest_s": max([as_number(task.get("wall_s")) or 0.0 for task in as_listing(record.get("tasks"))] + [1e-9]),
         "meters": _meters(record, rows),
+        "limit_table": _limit_table(as_mapping(record.get("limits"))),
         "usable": usable,
         "scored": any(value is not None for row in rows for value in row.values),
     }
@@ -230,12 +231,14 @@ def _error_lines(error: Mapping[str, Any]) -> dict[str, Any] | None:
             if text.startswith(f"{name}:"):
                 at, text = name, text.removeprefix(f"{name}:").strip()
         parts[at].append(text)
+    if error.get("next") and not parts["next"]:
+        parts["next"].append(str(error["next"]))
     return {"code": error.get("code"), "name": str(error.get("name") or "error"), **parts}
 
 
 def _meters(record: Mapping[str, Any], rows: Sequence[CaseRow]) -> list[tuple[str, str, str, float]]:
     """How near the model came to its limits: label, value, limit, per cent."""
-    limits = as_mapping(record.get("limits"))
+    limits = as_mapping(as_mapping(record.get("limits")).get("infer"))
     walls = [row.wall_s for row in rows if row.wall_s is not None]
     tasks = [task for task in as_listing(record.get("tasks")) if task.get("task") == "infer"]
     peaks = [peak for task in tasks if (peak := as_number(task.get("peak_memory_mb"))) is not None]
@@ -248,6 +251,13 @@ def _meters(record: Mapping[str, Any], rows: Sequence[CaseRow]) -> list[tuple[st
         for label, value, limit, show in found
         if value is not None and limit
     ]
+
+
+def _limit_table(limits: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Parts that have limits, and for each limit its name and its text for every part."""
+    parts = {str(part): as_mapping(values) for part, values in limits.items()}
+    names = dict.fromkeys(str(name) for values in parts.values() for name in values)
+    return list(parts), [(name, [format_limit(values.get(name), name) for values in parts.values()]) for name in names]
 
 
 def format_seconds(value: object) -> str:

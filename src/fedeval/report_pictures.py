@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +18,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
 from fedeval.report_outlines import DataText, trace_outline
@@ -36,12 +40,12 @@ GREY_STEP = 4  # 64 grey levels: enough for a screen, and a third smaller than 2
 MAX_VOXELS = 2**27  # a header that claims more is not read
 MAX_OFFSET = 2**20  # bytes of header and extensions before the voxels
 MARGIN = 0.05
-GRID_TOLERANCE_MM = 1e-3
+GRID_TOLERANCE_MM = 1e-2  # how far a corner of two grids may be apart, as for predictions that are scored
 
 # What nibabel, numpy and zlib raise on broken, truncated or lying files.
 UNREADABLE = (
-    OSError, EOFError, ValueError, TypeError, KeyError, ArithmeticError, MemoryError, zlib.error,
-    ImageFileError, HeaderDataError, np.linalg.LinAlgError,
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, zlib.error,
+    struct.error, ImageFileError, HeaderDataError, WrapStructError, np.linalg.LinAlgError,
 )  # fmt: skip
 
 
@@ -205,8 +209,9 @@ def _open_volume(path: Path, links: bool = False) -> nib.Nifti1Image:
     volume = nib.load(path)
     if not isinstance(volume, nib.Nifti1Image) or len(volume.shape) != 3 or 0 in volume.shape:
         raise ValueError("not a volume")
-    # The loaded header forgets the offset; the array proxy keeps it.
-    if float(np.prod(volume.shape, dtype=np.float64)) > MAX_VOXELS or float(volume.dataobj.offset) > MAX_OFFSET:
+    # The loaded header forgets the offset of the voxels; the array proxy keeps it.
+    offset = volume.dataobj.offset if isinstance(volume.dataobj, ArrayProxy) else 0
+    if np.prod(volume.shape, dtype=np.float64) > MAX_VOXELS or offset > MAX_OFFSET:
         raise ValueError("too large to be drawn")
     return volume
 
@@ -243,9 +248,11 @@ def _count_areas(mask: npt.NDArray[np.generic], labels: Sequence[int], axis: int
 
 
 def _same_grid(volume: nib.Nifti1Image, plane: _Plane) -> bool:
-    return tuple(volume.shape) == plane.shape and np.allclose(
-        volume.affine, plane.affine, rtol=0, atol=GRID_TOLERANCE_MM
-    )
+    if tuple(volume.shape) != plane.shape:
+        return False
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size) for size in plane.shape))])
+    shifts_mm = corners @ (np.asarray(volume.affine, dtype=np.float64) - plane.affine).T
+    return bool(np.abs(shifts_mm).max() <= GRID_TOLERANCE_MM)
 
 
 def _read_plane(volume: nib.Nifti1Image, plane: _Plane) -> npt.NDArray[np.generic]:

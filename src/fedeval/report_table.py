@@ -98,9 +98,9 @@ def compute_table(
     for case in sorted({*scored, *runs}):
         values, run = scored.get(case, {}), runs.get(case, {})
         status = _case_status(values, run)
-        reason = run.get("reason") or values.get("reason") or ""
+        reason = ": ".join(str(part) for part in (run.get("reason") or values.get("reason"), run.get("detail")) if part)
         numbers = tuple(as_number(values.get(f"{metric['key']}_{region}")) for metric, region in names)
-        rows.append(CaseRow(case, status, str(reason), as_number(run.get("wall_s")), numbers))
+        rows.append(CaseRow(case, status, reason, as_number(run.get("wall_s")), numbers))
     summary = as_mapping(record.get("summary"))
     columns = []
     for at, (metric, region) in enumerate(names):
