@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
 import pytest
 import yaml
-from model_cases import AFFINE, CUBE, SHAPE, run_task, write_case
-from model_cube.cases import MODALITIES, CaseError, load_case, load_case_ids, write_prediction
-from model_cube.errors import InputError
+from model_cases import AFFINE, CUBE, ROOT, SHAPE, run_task, write_case
+from model_cube.cases import MODALITIES, load_case, load_case_ids, write_prediction
+from model_cube.errors import CaseError, InputError
 from model_cube.features import compute_feature_names
 from model_cube.infer import check_optional_path
 from model_cube.parameters import PARAMETERS_PATH, Parameters, load_parameters
 from model_cube.segmentation import WEIGHTS_PATH, load_model
+
+nib: Any = nibabel  # only half annotated
+
+GUIDE = (CUBE / "README.md").read_text(encoding="utf-8")
+
 
 # --- reading and writing cases
 
@@ -100,7 +109,7 @@ def test_values_that_are_not_finite_become_background(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
-def test_prediction_keeps_grid_and_header(tmp_path: Path, image_class: type[nib.Nifti1Image]) -> None:
+def test_prediction_keeps_grid_and_header(tmp_path: Path, image_class: Any) -> None:
     write_case(tmp_path, "case")
     path = tmp_path / "case" / "case_brain_t1.nii.gz"
     source = image_class.from_image(nib.load(path))
@@ -285,3 +294,37 @@ def test_both_manifests_name_the_same_image_tasks_and_parameters() -> None:
 
 def test_parameters_in_the_image_are_the_documented_ones() -> None:
     assert load_parameters(PARAMETERS_PATH) == Parameters(largest_component=True, min_volume_mm3=100.0)
+
+
+# --- the participants' guide
+
+
+def test_guide_commands_without_container_run(tmp_path: Path) -> None:
+    """The first example of the guide, word by word, with its folder moved to a temporary one."""
+    blocks = re.findall(r"```bash\n(.*?)```", GUIDE, flags=re.DOTALL)
+    (block,) = (block for block in blocks if "toy_data cases" in block)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    script = block.replace("demo/model", str(tmp_path / "demo"))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    said = re.sub(r"\d+\.\d\d s", "T s", done.stdout)
+    shown = re.sub(r"\d+\.\d\d s", "T s", GUIDE.split("```text\n")[1].split("```")[0])
+    assert said.endswith(shown)
+
+
+def test_guide_names_every_file_and_option_of_the_cube() -> None:
+    paths = [path.relative_to(CUBE) for path in CUBE.rglob("*") if path.is_file()]
+    hidden = [any(part.startswith((".", "__")) for part in path.parent.parts) for path in paths]  # caches of tools
+    files = {path.name for path, is_hidden in zip(paths, hidden, strict=True) if not is_hidden}
+    unnamed = {name for name in files if f"`{name}`" not in GUIDE and f"/{name}`" not in GUIDE}
+    assert unnamed == {".gitignore", "__init__.py", "README.md"}
+    help_text = run_task("infer", "--help").stdout
+    for option in set(re.findall(r"--\w+", help_text)) - {"--help"}:
+        assert option in GUIDE

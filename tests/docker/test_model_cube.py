@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
 import pytest
 import yaml
 
+nib: Any = nibabel  # only half annotated
+
 pytestmark = pytest.mark.docker
 
-CUBE = Path(__file__).resolve().parents[2] / "mlcubes" / "model"
+ROOT = Path(__file__).resolve().parents[2]
+CUBE = ROOT / "mlcubes" / "model"
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 CASES = ("FeTS22_Patient0000", "pat-1.b c")
 BuildImage = Callable[[str], str]
@@ -218,3 +223,33 @@ def test_a_brats_container_becomes_a_cube(
     t1 = nib.load(data_path / CASES[0] / f"{CASES[0]}_brain_t1.nii.gz")
     assert prediction.get_data_dtype() == np.uint8 and np.array_equal(prediction.affine, t1.affine)
     assert np.unique(np.asarray(prediction.dataobj)).tolist() == [0, 2]
+
+
+def test_every_command_of_the_guide_runs(cube_image: BuildImage, tmp_path: Path) -> None:
+    """The guide's bash blocks in order, in one shell; only its folder is moved and the toy cases are small.
+
+    The training check is left out: tests/cubes/test_model_training.py runs it.
+    """
+    cube_image("model")
+    blocks = re.findall(r"```bash\n(.*?)```", (CUBE / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    script = "".join(block for block in blocks if "train.py" not in block).replace("demo/model", str(tmp_path / "demo"))
+    # An absolute folder stands where the guide puts one below the root of the repository.
+    script = script.replace(f"$OLDPWD/{tmp_path}", str(tmp_path)).replace(f"$PWD/{tmp_path}", str(tmp_path))
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "BASE_IMAGE": "fedeval-base:bookworm",
+        "MEDPERF_TOY_SIZE": "ci",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    first = load_predictions(tmp_path / "demo" / "predictions")
+    assert len(first) == 2
+    assert load_predictions(tmp_path / "demo" / "output") == first
+    assert load_predictions(tmp_path / "demo" / "locked") == first
