@@ -27,7 +27,7 @@ check: setup ## ruff and mypy --strict
 
 bench: setup ## every benchmark of tests/bench: ratios against a named peer or floor
 	@for file in $$(find tests/bench -name 'bench_*.py' | LC_ALL=C sort); do \
-		echo "== $$file"; PYTHONPATH=. .venv/bin/python "$$file" || exit 1; done
+		echo "== $$file"; PYTHONPATH=".:$$(find mlcubes -type d -name project | paste -s -d :)" .venv/bin/python "$$file" || exit 1; done
 
 clean: ## remove what the demo and the tools wrote; .venv stays
 	@rm -rf demo ranking_output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
