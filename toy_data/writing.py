@@ -88,8 +88,9 @@ def _check_request(site: int, cases: int, seed: int, size: str) -> None:
 @contextmanager
 def _replace_folder(out: Path) -> Iterator[Path]:
     """Give a temporary folder beside `out` that becomes `out` if all goes well, and vanishes if not."""
-    if out.exists() and not out.is_dir():
-        raise ToyDataError(f"{out} is a file: expected a folder that is empty or does not exist yet")
+    existing = next(path for path in (out, *out.parents) if path.exists())
+    if not existing.is_dir():
+        raise ToyDataError(f"{existing} is a file: expected a folder there; choose another one with --out")
     if out.is_dir() and any(out.iterdir()):
         raise ToyDataError(f"{out} is not empty: choose another folder or empty this one; nothing was changed")
     if out == Path.cwd():
