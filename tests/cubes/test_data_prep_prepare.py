@@ -117,15 +117,32 @@ def test_second_run_keeps_complete_cases_and_says_so(tmp_path: Path) -> None:
     assert sorted(list_files(out)) == prepared_names(["a", "b", "c"])
 
 
-def test_changed_source_is_prepared_again(tmp_path: Path) -> None:
-    write_raw(tmp_path, ["a", "b"])
-    out = tmp_path / "out"
-    assert run_prepare_program(tmp_path, out).returncode == 0
-    source = tmp_path / "data" / "a" / "a_t1.nii.gz"
+@pytest.mark.parametrize("anonymize", [False, True])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+def test_changed_source_is_prepared_again(tmp_path: Path, suffix: str, anonymize: bool) -> None:
+    write_raw(tmp_path, ["a", "b"], suffix=suffix)
+    folders, parameters = make_folders(tmp_path), Parameters(anonymize_subjects=anonymize)
+    first = run_prepare(folders, parameters)
+    assert run_prepare(folders, parameters).kept == first.written
+    source = tmp_path / "data" / "a" / f"a_t1{suffix}"
     write_volume(source, make_image(77))
-    os.utime(source, (1, 1))  # an older file from a backup: time alone would not show the change
-    assert run_prepare_program(tmp_path, out).stdout.startswith("prepare: 1 cases written, 1 kept")
-    assert (out / "data" / "a" / "a_brain_t1.nii.gz").read_bytes() == source.read_bytes()
+    os.utime(source, (1, 1))  # as from a backup: the time does not show the change
+    result = run_prepare(folders, parameters)
+    assert (result.written, result.kept) == (first.written[:1], first.written[1:])
+    case = first.written[0]
+    prepared = nib.load(folders.output_path / case / f"{case}_brain_t1.nii.gz")
+    assert np.array_equal(np.asanyarray(prepared.dataobj), make_image(77))
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    write_raw(tmp_path, ["a"])
+    for folder in ("data", "labels"):
+        (tmp_path / "out" / folder / ".part-folder").mkdir(parents=True)
+        (tmp_path / "out" / folder / ".part-folder" / "x_t1.nii.gz").touch()
+        (tmp_path / "out" / folder / ".part-file").touch()
+    run_prepare(make_folders(tmp_path), Parameters())
+    assert sorted(list_files(tmp_path / "out")) == prepared_names(["a"])
+    assert not list((tmp_path / "out").rglob(".part-*"))
 
 
 def test_killed_run_leaves_whole_cases_and_the_next_one_completes_it(tmp_path: Path) -> None:
@@ -196,11 +213,14 @@ def test_links_and_pipes_among_the_files_are_refused(tmp_path: Path) -> None:
     (folder / "a_t1.nii.gz").symlink_to(secret)
     (folder / "a_t2.nii.gz").unlink()
     os.mkfifo(folder / "a_t2.nii.gz")
+    (folder / "a_flair.nii.gz").unlink()
+    (folder / "a_flair.nii.gz").symlink_to("nowhere")
     result = run_prepare_program(tmp_path / "raw", tmp_path / "out")
     assert result.returncode == 1
-    assert [line.split()[1:5] for line in result.stderr.splitlines()[2:4]] == [
+    assert [line.split()[1:5] for line in result.stderr.splitlines()[2:5]] == [
         ["t1", "no", "ordinary", "file"],
         ["t2", "no", "ordinary", "file"],
+        ["flair", "cannot", "be", "read"],
     ]
     assert list_files(tmp_path / "out") == {}
 

@@ -5,10 +5,8 @@ import filecmp
 import gzip
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from data_prep_cube.aliases import ALIAS_FILE, assign_aliases, load_aliases, write_aliases
 from data_prep_cube.errors import FindingsError, InputError, output_error
@@ -25,7 +23,7 @@ from data_prep_cube.layout import MODALITIES, PARTS, RAW_SUFFIXES, REFERENCE, im
 from data_prep_cube.parameters import Parameters
 from data_prep_cube.progress import show_progress
 from data_prep_cube.subjects import select_subjects
-from data_prep_cube.volumes import DAMAGED, VolumeError, open_stream, write_anonymous
+from data_prep_cube.volumes import DAMAGED, Target, VolumeError, open_stream, write_anonymous
 
 PART_PREFIX = ".part-"
 
@@ -169,8 +167,8 @@ def _find_sources(names: dict[str, str], folders: PrepareFolders) -> list[CaseSo
             if source is None:
                 expected = " or ".join(raw_names("<subject>", part)[:: len(RAW_SUFFIXES)])
                 findings.append(Finding(case, part, "missing", expected, "no such file"))
-            elif not _lies_inside(source):
-                findings.append(Finding(case, part, "no ordinary file", "a file inside the folder", "a link out of it"))
+            elif (problem := _find_problem(source)) is not None:
+                findings.append(Finding(case, part, *problem))
             else:
                 files[part] = source
         cases.append(CaseSources(case, files))
@@ -196,12 +194,14 @@ def _find_source(subject: str, part: str, folders: PrepareFolders) -> Source | N
     return None
 
 
-def _lies_inside(source: Source) -> bool:
+def _find_problem(source: Source) -> tuple[str, str, str] | None:
     try:
         open_inside(source.root, source.path).close()
-    except (OutsideError, OSError):
-        return False
-    return True
+    except OutsideError:
+        return "no ordinary file", "a file inside the folder", "a link out of it, or a device"
+    except OSError as error:
+        return "cannot be read", "a readable file", os.strerror(error.errno or 0)
+    return None
 
 
 def _targets(case: str, folders: PrepareFolders) -> dict[str, Path]:
@@ -210,18 +210,41 @@ def _targets(case: str, folders: PrepareFolders) -> dict[str, Path]:
 
 
 def _is_complete(sources: CaseSources, folders: PrepareFolders, parameters: Parameters) -> bool:
-    """Say whether an earlier run finished this case from these files.
+    """Say whether an earlier run finished this case, and its files still are what the sources give today.
 
-    A prepared file counts if it is at least as new as its source and, where the bytes are copied, equal to it.
+    Content is compared, not time: a file that came back from a backup is older than what it replaces.
     """
-    for part, target in _targets(sources.case, folders).items():
-        source = sources.files[part].path
-        if not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
-            return False
-        copied = source.name.endswith(".gz") and not parameters.anonymize_subjects
-        if copied and not filecmp.cmp(source, target, shallow=False):
-            return False
-    return True
+    return all(
+        target.is_file() and _is_current(sources.files[part], target, parameters)
+        for part, target in _targets(sources.case, folders).items()
+    )
+
+
+def _is_current(source: Source, target: Path, parameters: Parameters) -> bool:
+    if _is_copied(source, parameters):
+        return filecmp.cmp(source.path, target, shallow=False)
+    try:
+        with gzip.open(target, "rb") as prepared:
+            _convert(source, _Comparison(prepared), parameters)
+            return prepared.read(1) == b""
+    except (_DifferenceError, VolumeError, OSError, *DAMAGED):
+        return False
+
+
+class _DifferenceError(Exception):
+    pass
+
+
+class _Comparison:
+    """Takes what would be written, and raises as soon as it differs from a stream."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+
+    def write(self, content: bytes, /) -> int:
+        if self._stream.read(len(content)) != content:
+            raise _DifferenceError
+        return len(content)
 
 
 def _write_case(sources: CaseSources, folders: PrepareFolders, parameters: Parameters) -> Finding | None:
@@ -255,37 +278,32 @@ def _write_case(sources: CaseSources, folders: PrepareFolders, parameters: Param
     return None
 
 
-def _write_file(source: Source, target: Path, parameters: Parameters) -> None:
-    """Write one prepared file.
+def _is_copied(source: Source, parameters: Parameters) -> bool:
+    # With aliases nothing is copied: gzip's header may hold the original file name and NIfTI's header the person's.
+    return source.path.name.endswith(".gz") and not parameters.anonymize_subjects
 
-    A packed source is copied byte by byte, an unpacked one is packed. With `anonymize_subjects` both are packed
-    anew, as gzip's header may hold the original file name and NIfTI's header the person's.
-    """
+
+def _write_file(source: Source, target: Path, parameters: Parameters) -> None:
+    """Write one prepared file: a copy of a packed source, else the source packed anew."""
     with target.open("xb") as file:
-        if parameters.anonymize_subjects:
-            with _reading(source) as stream, _packing(file) as packed:
-                write_anonymous(stream, packed)
-        elif source.path.name.endswith(".gz"):
+        if _is_copied(source, parameters):
             with open_inside(source.root, source.path) as stream:
                 shutil.copyfileobj(stream, file)
         else:
-            with open_inside(source.root, source.path) as stream, _packing(file) as packed:
-                shutil.copyfileobj(stream, packed)
+            # No name and no time in gzip's header: the same input gives the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                _convert(source, packed, parameters)
         file.flush()
         os.fsync(file.fileno())
 
 
-@contextlib.contextmanager
-def _reading(source: Source) -> Iterator[BinaryIO]:
+def _convert(source: Source, target: Target, parameters: Parameters) -> None:
+    """Write the unpacked content of a source, without traces of the person if there are aliases."""
     try:
         with open_stream(source.root, source.path) as stream:
-            yield stream
+            if parameters.anonymize_subjects:
+                write_anonymous(stream, target)
+            else:
+                shutil.copyfileobj(stream, target)
     except DAMAGED as error:
         raise VolumeError("damaged", "a complete gzip file", "cut off or corrupt") from error
-
-
-@contextlib.contextmanager
-def _packing(file: BinaryIO) -> Iterator[BinaryIO]:
-    # No name and no time in gzip's header: the same input gives the same bytes.
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-        yield packed  # type: ignore[misc]

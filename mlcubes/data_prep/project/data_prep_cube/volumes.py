@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -176,7 +176,15 @@ def _scaling(header: Any) -> tuple[float, float]:
     return slope, intercept
 
 
-def write_anonymous(stream: BinaryIO, target: BinaryIO) -> None:
+class Target(Protocol):
+    """Anything that bytes can be written to."""
+
+    def write(self, content: bytes, /) -> int:
+        """Take some bytes and return their number."""
+        ...
+
+
+def write_anonymous(stream: BinaryIO, target: Target) -> None:
     """Copy a volume to an uncompressed stream without anything a header may say about the person.
 
     Free text fields are blanked and header extensions dropped; geometry, scaling and voxels stay as they are.
