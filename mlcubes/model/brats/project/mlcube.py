@@ -43,7 +43,7 @@ def run_case(data_path: Path, output_path: Path, case_id: str) -> None:
             (scratch / name).symlink_to(data_path / case_id / f"{case_id}_brain_{modality}.nii.gz")
         DATA_LINK.unlink(missing_ok=True)
         DATA_LINK.symlink_to(scratch)
-        environment = os.environ | {"HOME": str(scratch), "TMPDIR": str(scratch)}
+        environment = {**os.environ, "HOME": str(scratch), "TMPDIR": str(scratch)}
         command = json.loads(os.environ["BRATS_COMMAND"])
         done = subprocess.run(command, cwd="/data", env=environment, stdout=sys.stderr, check=False)
         if done.returncode != 0:
