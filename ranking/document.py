@@ -22,8 +22,8 @@ FOR WHO DRAWS FROM IT (the HTML report)
   as given in the input: any length, any character but control characters, so escape them.
 * Absent at a site: with ``absent = "rank-last"`` a submission may be absent at a site; then its ``value`` and ``box``
   there are None, its rank and every bootstrap rank is (number present) + 1, its row of per-case counts is 0.
-* From shares: a document that a coordinator made from site shares has no values of cases: every ``box`` is None, and
-  ``dots``, ``case_rank_counts`` too.
+* From shares: a document that a coordinator made from site shares has no values of cases: every ``value`` and ``box``
+  is None, and ``dots``, ``case_rank_counts``, ``permutation``, ``decathlon`` too.
 """
 
 from __future__ import annotations
@@ -299,8 +299,8 @@ class Decathlon(TypedDict):
 class MoreAnswers(TypedDict):
     """Other published ways to rank, and other kinds of uncertainty. None in Federation unless asked for."""
 
-    permutation: PermutationRanking
-    decathlon: Decathlon
+    permutation: PermutationRanking | None
+    decathlon: Decathlon | None
     critical_difference: CriticalDifference | None
     bayes: PairwiseProbability | None
 

@@ -58,7 +58,8 @@ def load_plain_yaml(text: str) -> Node:
         events = yaml.parse(text, Loader=_Loader)
         return _read_document(events)
     except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
+        mark = error.problem_mark
+        where = "" if mark is None else f"line {mark.line + 1}: "
         raise PlainYamlError(f"{where}{error.problem or 'not YAML'}") from error
     except yaml.YAMLError as error:  # a character that YAML forbids
         raise PlainYamlError(f"not YAML: {getattr(error, 'reason', 'unreadable')}") from error
@@ -71,14 +72,18 @@ def _read_document(events: Iterator[Any]) -> Node:
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise PlainYamlError(f"line {event.start_mark.line + 1}: found a second document, expected one")
+                raise PlainYamlError(f"line {_find_line(event)}: found a second document, expected one")
         elif isinstance(event, (yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent, yaml.AliasEvent)):
             result = _read_node(event, events, 1)
     return result
 
 
+def _find_line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def _read_node(event: Any, events: Iterator[Any], depth: int) -> Node:
-    line = event.start_mark.line + 1
+    line = _find_line(event)
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
         raise PlainYamlError(f"line {line}: found an anchor or alias, expected plain values")
     if event.tag is not None and event.tag != "!":
@@ -108,7 +113,7 @@ def _read_mapping(events: Iterator[Any], depth: int) -> dict[str, Node]:
             return mapping
         key = _read_node(event, events, depth + 1)
         if not isinstance(key, Scalar):
-            raise PlainYamlError(f"line {event.start_mark.line + 1}: found a mapping or list as a key, expected text")
+            raise PlainYamlError(f"line {_find_line(event)}: found a mapping or list as a key, expected text")
         if key.text in mapping:
             raise PlainYamlError(f"line {key.line}: duplicate key {key.text!r}")
         mapping[key.text] = _read_node(next(events), events, depth + 1)

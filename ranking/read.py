@@ -61,7 +61,7 @@ def find_site_files(data_dir: Path, rule: Rule) -> list[Path]:
     if not data_dir.is_dir():
         raise InputError(f"cannot read {data_dir}: found no folder there, expected one with a {wanted} file per site")
     try:
-        entries = sorted(data_dir.iterdir(), key=lambda path: path.name)
+        entries = sorted(data_dir.iterdir(), key=lambda path: (path.stem, path.name))
     except OSError as error:
         raise InputError(f"cannot read folder {data_dir}: {error.strerror}; check its permissions") from error
     paths = [path for path in entries if path.suffix in extensions and not path.name.startswith(".")]

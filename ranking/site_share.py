@@ -47,11 +47,12 @@ class SiteSettings:
 class SiteBootstrap:
     """One method under bootstrap: each metric, the site's own ranking, and the sum of the M ranks in every draw.
 
+    ``metrics`` is empty and ``site`` None where they are not known (a share that lacks a submission of the study).
     ``sums`` is int32 [A, B]; None in a share that was made without draws.
     """
 
     metrics: list[RankBootstrap]
-    site: RankBootstrap
+    site: RankBootstrap | None
     sums: Ranks | None
 
 

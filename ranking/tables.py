@@ -75,8 +75,9 @@ def build_study(files: list[SiteFile], rule: Rule, absent: Absent = "error", str
     InputError
         A submission is absent at a site and the policy is ``error``; nothing is left; a gap under ``strict``.
     """
-    submissions = list(dict.fromkeys(name for file in files for name in file.content.submissions))
-    files, submissions, left_out = compute_kept(files, submissions, absent)
+    listed = {file.name: file.content.submissions for file in files}
+    kept, submissions, left_out = compute_kept(listed, absent)
+    files = [file for file in files if file.name in kept]
     warnings = _describe_unknown(files)
     sites = []
     for file in files:
@@ -93,26 +94,35 @@ def build_study(files: list[SiteFile], rule: Rule, absent: Absent = "error", str
     return replace(study, warnings=(*left_out, *warnings))
 
 
-def compute_kept(
-    files: list[SiteFile], submissions: list[str], absent: Absent
-) -> tuple[list[SiteFile], list[str], list[str]]:
+def compute_kept(listed: dict[str, list[str]], absent: Absent) -> tuple[list[str], list[str], list[str]]:
     """Apply the policy for absent submissions.
+
+    Parameters
+    ----------
+    listed : dict
+        Site -> the submissions that it has.
 
     Returns
     -------
-    files, submissions : what remains
+    sites, submissions : what remains, in order of first appearance
     effects : list of str
         One sentence for each site or submission that the policy left out or ranked last.
     """
-    lacking = {file.name: [name for name in submissions if name not in set(file.content.submissions)] for file in files}
-    lacking = {site: names for site, names in lacking.items() if names}
+    sites, submissions = list(listed), list(dict.fromkeys(name for names in listed.values() for name in names))
+    lacking: dict[str, list[str]] = {}
+    for site, names in listed.items():
+        if absentees := [name for name in submissions if name not in set(names)]:
+            lacking[site] = absentees
     if not lacking or absent == "rank-last":
-        effects = [
-            f"site {format_name(site)} has no values of {format_names(names)}: ranked last there in every metric, "
-            "untested against the others"
-            for site, names in lacking.items()
-        ]
-        return files, submissions, effects
+        return (
+            sites,
+            submissions,
+            [
+                f"site {format_name(site)} has no values of {format_names(names)}: ranked last there in every metric, "
+                "untested against the others"
+                for site, names in lacking.items()
+            ],
+        )
     if absent == "error":
         text = "; ".join(
             f"site {format_name(site)} has no submission {format_names(names)}" for site, names in lacking.items()
@@ -126,8 +136,8 @@ def compute_kept(
             f"site {format_name(site)} is left out: it has no values of {format_names(names)}"
             for site, names in lacking.items()
         ]
-        files = [file for file in files if file.name not in lacking]
-        submissions = [name for name in submissions if any(name in file.content.submissions for file in files)]
+        sites = [site for site in sites if site not in lacking]
+        submissions = list(dict.fromkeys(name for site in sites for name in listed[site]))
     else:
         dropped = [name for name in submissions if any(name in names for names in lacking.values())]
         effects = [
@@ -136,9 +146,9 @@ def compute_kept(
             for name in dropped
         ]
         submissions = [name for name in submissions if name not in dropped]
-    if not files or not submissions:
+    if not sites or not submissions:
         raise InputError(f"--absent {absent} leaves nothing to rank: {effects[0]}; choose another policy")
-    return files, submissions, effects
+    return sites, submissions, effects
 
 
 def _build_table(file: SiteFile, submissions: list[str], rule: Rule) -> SiteTable:
