@@ -197,7 +197,7 @@ def _describe_run(record: Mapping[str, Any], rows: Sequence[CaseRow]) -> dict[st
         "badge": BADGES.get(status, status),
         "headline": _headline(status, usable, len(rows)),
         "error": _error_lines(as_mapping(outcome.get("error"))),
-        "exit_code": outcome.get("exit_code"),
+        "limit_reached": _limit_sentence(as_mapping(outcome.get("limit"))),
         "advice": [(state, count, ADVICE.get(state, "")) for state, count in sorted(states.items())],
         "tasks": as_listing(record.get("tasks")),
         "longest_s": max([as_number(task.get("wall_s")) or 0.0 for task in as_listing(record.get("tasks"))] + [1e-9]),
@@ -234,6 +234,16 @@ def _error_lines(error: Mapping[str, Any]) -> dict[str, Any] | None:
     if error.get("next") and not parts["next"]:
         parts["next"].append(str(error["next"]))
     return {"code": error.get("code"), "name": str(error.get("name") or "error"), **parts}
+
+
+def _limit_sentence(limit: Mapping[str, Any]) -> str:
+    """Which limit ended the model, with the measured value, the limit's value and the case."""
+    if not limit:
+        return ""
+    values = [as_number(limit.get(name)) or 0.0 for name in ("measured", "limit")]
+    measured, allowed = (f"{value:.6g} {limit.get('unit')}" for value in values)
+    where = f", at case {limit['case']}" if limit.get("case") else ""
+    return f"{str(limit.get('name')).replace('_', ' ')}, {measured} measured, {allowed} allowed{where}."
 
 
 def _meters(record: Mapping[str, Any], rows: Sequence[CaseRow]) -> list[tuple[str, str, str, float]]:

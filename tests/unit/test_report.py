@@ -26,7 +26,7 @@ from fedeval.report import (
     write_report,
 )
 from fedeval.report_table import compute_table
-from fedeval.results import check_record
+from fedeval.results import record_schema
 
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 METRICS: list[dict[str, Any]] = [
@@ -149,8 +149,22 @@ GOOD = {"a": scores(0.91234, 1.5), "b": scores(0.81234, 3.5)}
 GOOD_RECORD = make_record([case_entry("a"), case_entry("b", wall_s=9.0)])
 
 
-def test_the_records_of_these_tests_are_real_ones() -> None:
-    check_record(GOOD_RECORD)
+READ = (
+    "created", "fedeval_version", "benchmark.id", "benchmark.name", "benchmark.title", "benchmark.digest",
+    "engine.name", "engine.version", "engine.not_enforced", "cubes.model.name", "cubes.model.image",
+    "cubes.model.digest", "cubes.model.source", "dataset.name", "dataset.digest", "dataset.cases",
+    "dataset.prepared_now", "dataset.statistics", "limits.infer.per_case_s", "limits.infer.memory_mb",
+    "outcome.status", "outcome.error", "outcome.limit", "tasks.cube", "tasks.task", "tasks.start_up_s",
+    "tasks.wall_s", "tasks.exit_code", "tasks.ended_by", "tasks.peak_memory_mb", "cases.case", "cases.status",
+    "cases.reason", "cases.detail", "cases.wall_s", "timing", "summary", "host",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_the_page_reads_is_in_the_schema_of_the_record(name: str) -> None:
+    part = record_schema()
+    for key in name.split("."):
+        part = part.get("items", part)["properties"][key]
 
 
 def test_a_good_run_is_shown_in_full(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -199,10 +213,12 @@ def test_penalised_cases_are_marked_with_state_reason_and_advice(tmp_path: Path,
     error = {"code": 30, "name": "TimeLimitError", "message": "model: too slow\n  found: 181 s", "next": "be faster"}
     cases = [case_entry("a"), case_entry("b", "timeout", "ended after 180.2 s", 180.2)]
     record = make_record(cases, "partial", error)
+    record["outcome"]["limit"] = {"name": "time", "measured": 180.2, "limit": 180, "unit": "s", "case": "b"}
     page = write(tmp_path / "report.html", record, {"a": scores(0.9), "b": penalty("missing")}, folders)
     for words in (
         "Partial 1 of 2 cases has a usable prediction.", "What failed model: too slow (TimeLimitError, code 30)",
-        "Found 181 s", "What to do next be faster", f"timeout 1 case: {ADVICE['timeout']}", "penalty values included",
+        "Found 181 s", "Limit reached: time, 180.2 s measured, 180 s allowed, at case b.",
+        "What to do next be faster", f"timeout 1 case: {ADVICE['timeout']}", "penalty values included",
         "b timeout ended after 180.2 s 3 min 00 s 0.000", "1 usable case alone: Dice 0.900, HD95 2.00",
         "no prediction is drawn: none is there that lies on the grid of the reference.",
     ):  # fmt: skip
