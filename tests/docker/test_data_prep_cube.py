@@ -121,14 +121,15 @@ def test_fets_contract(cube_image: BuildImage, raw: Path, tmp_path: Path, expect
     }
     names = ("data_path", "labels_path", "output_path", "output_labels_path")
     for task, paths in calls.items():
-        command = ["mlcube", "run", f"--mlcube={cube}", f"--task={task}", "--platform=docker"]
+        command = ["mlcube", "run", f"--mlcube={cube}", f"--task={task}", "--platform=docker", "-Pdocker.cpu_args=--rm"]
         command += [f"{name}={path}" for name, path in zip(names, paths, strict=False)]
         done = run(command, env=mlcube_environment(tmp_path))
         assert done.returncode == 0, done.stderr
     assert list_files(tmp_path / "out") == expected
     assert yaml.safe_load((cube / "workspace" / "statistics.yaml").read_text())["volumes_suppressed"] is True
     # 0.1.4 also hands metadata_path to statistics, which does not declare it.
-    command = ["mlcube", "run", f"--mlcube={cube}", "--task=statistics", f"data_path={data}", f"labels_path={labels}"]
+    command = ["mlcube", "run", f"--mlcube={cube}", "--task=statistics", "-Pdocker.cpu_args=--rm"]
+    command += [f"data_path={data}", f"labels_path={labels}"]
     done = run([*command, f"metadata_path={tmp_path / 'm'}"], env=mlcube_environment(tmp_path))
     assert done.returncode == 0, done.stderr
 
@@ -141,7 +142,8 @@ def test_aliases_stay_in_the_workspace_by_default(cube_image: BuildImage, raw: P
     (cube / "workspace").chmod(0o777)
     metadata = make_open_folder(cube / "workspace" / "metadata")
     data, labels = make_open_folder(tmp_path / "out" / "data"), make_open_folder(tmp_path / "out" / "labels")
-    command = ["mlcube", "run", f"--mlcube={cube}", "--task=prepare", f"data_path={raw / 'data'}"]
+    command = ["mlcube", "run", f"--mlcube={cube}", "--task=prepare", "-Pdocker.cpu_args=--rm"]
+    command += [f"data_path={raw / 'data'}"]
     command += [f"labels_path={raw / 'labels'}", f"output_path={data}", f"output_labels_path={labels}"]
     done = run(command, env=mlcube_environment(tmp_path))
     assert done.returncode == 0, done.stderr
