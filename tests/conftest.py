@@ -1,4 +1,4 @@
-"""Markers that depend on the machine; CI requires the real parts: there no ``docker`` or ``browser`` test is skipped."""
+"""Markers that depend on the machine; CI requires the real parts: no ``docker`` or ``browser`` test is skipped there."""
 
 import os
 import shutil

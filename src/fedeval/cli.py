@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fedeval.errors import FedevalError, InterruptedRunError, UsageError
+from fedeval.inference import InferenceMode
 from fedeval.log import LOGGER, close_run_log
 from fedeval.options import merge_options
 from fedeval.pipeline import TestOutcome, TestRequest, run_test
@@ -26,6 +27,9 @@ Cleanup = Annotated[bool | None, typer.Option("--cleanup/--no-cleanup", help="Re
 Json = Annotated[bool | None, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 ToySize = Annotated[str | None, typer.Option("--toy-size", help="Size of the toy cases: full or ci.")]
 Foreign = Annotated[bool | None, typer.Option("--allow-foreign-code", help="Process engine: run cubes from elsewhere.")]
+PerCase = Annotated[bool, typer.Option("--per-case", help="One container a case, each with its own time limit.")]
+OnFailure = Annotated[str, typer.Option("--on-failure", help="After a crash: stop, or continue with what remains.")]
+Resume = Annotated[bool | None, typer.Option("--resume/--no-resume", help="Take what an interrupted run finished.")]
 
 
 @app.callback()
@@ -49,6 +53,8 @@ def test_command(
     build: Annotated[bool, typer.Option("--build/--no-build", help="Build images whose Dockerfile is there.")] = True,
     platform: Platform = None, storage: Storage = None, log: LogLevel = None, cleanup: Cleanup = None,
     json: Json = None, toy_size: ToySize = None, foreign: Foreign = None,
+    per_case: PerCase = False, on_failure: OnFailure = "stop",
+    resume: Resume = None,
 ) -> None:  # fmt: skip
     """Run data_prep, a model and metrics on the benchmark's toy cases; `medperf test run` is the same."""
     if verb not in (None, "run"):
@@ -56,10 +62,16 @@ def test_command(
     if benchmark is None:
         raise UsageError("which benchmark?", "no -b", "e.g. medperf test -b 1 -m mlcubes/model/mlcube")
     own = {"platform": platform, "storage": storage, "log_level": log, "cleanup": cleanup, "json": json,
-           "toy_size": toy_size, "allow_foreign": foreign}  # fmt: skip
+           "toy_size": toy_size, "allow_foreign": foreign, "resume": resume}  # fmt: skip
     options = merge_options({**context.obj, **{key: value for key, value in own.items() if value is not None}})
-    request = TestRequest(benchmark, model, data_prep, evaluator, dataset, build)
+    request = TestRequest(benchmark, model, data_prep, evaluator, dataset, build, _mode(per_case, on_failure))
     _report(run_test(request, options, RunView(quiet=options.json)), options.json)
+
+
+def _mode(per_case: bool, on_failure: str) -> InferenceMode:
+    if on_failure not in ("stop", "continue"):
+        raise UsageError("--on-failure has an unknown value", f"{on_failure!r}; expected stop or continue")
+    return InferenceMode(per_case, on_failure == "continue")
 
 
 def _report(outcome: TestOutcome, as_json: bool) -> None:

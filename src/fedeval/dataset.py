@@ -86,7 +86,7 @@ def stage_toy_data(session: Session, benchmark: Benchmark, size: str | None) -> 
         with session.view.step(f"toy data: {toy.cases} cases, size {size}"), session.store.scratch("toy") as scratch:
             made = scratch / "raw"
             _generate(toy.site, toy.cases, toy.seed, size, made)
-            session.store.publish(made, final)
+            session.store.publish(made, final, keep_existing=True)
     return RawData(f"toy-site{toy.site}-{size}", key, final / "data", final / "labels", toy.cases, toy.parameters[size])
 
 
@@ -147,7 +147,7 @@ def prepare_dataset(
         dataset = {"name": raw.name, "cases": cases, "image": image.digest, "raw": raw.digest,
                    "digest": digest_dataset(made), "statistics": checks.statistics}  # fmt: skip
         write_text(made / _COMPLETE, json.dumps(dataset, indent=1))
-        session.store.publish(made, final)
+        session.store.publish(made, final, keep_existing=True)
     return _load(final, prepared_now=True, tasks=(prepared.record, *checks.tasks))
 
 

@@ -19,7 +19,8 @@
     |- TimeLimitError               30  a limit ended the submission ...
     |- MemoryLimitError             31
     |- OutputLimitError             32
-    |- PredictionError                  a submission's prediction cannot be scored ...
+    |- GpuMemoryLimitError          33
+    |- PredictionError              45  a submission's prediction cannot be scored ...
     |  |- PredictionMissingError    40
     |  |- PredictionFormatError     41
     |  |- PredictionShapeError      42
@@ -170,6 +171,12 @@ class OutputLimitError(FedevalError):
     """The submission wrote more than the benchmark allows."""
 
     exit_code = 32
+
+
+class GpuMemoryLimitError(FedevalError):
+    """The submission needed more memory on a GPU than the benchmark gives."""
+
+    exit_code = 33
 
 
 class PredictionError(FedevalError):

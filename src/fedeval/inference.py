@@ -1,183 +1,240 @@
-"""Running the model: one batch container, every case with its own wall time, what was finished is kept."""
+"""Running the model: what is finished is kept, whatever ends the container; a killed run continues."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedeval.benchmark import Benchmark
+from fedeval.casewatch import CaseWatch
 from fedeval.cube import CubeManifest
 from fedeval.dataset import Dataset
 from fedeval.engine.base import ImageRecord
 from fedeval.errors import (
+    DiskFullError,
     FedevalError,
+    GpuMemoryLimitError,
     MemoryLimitError,
     ModelError,
     OutputLimitError,
     PredictionFormatError,
     TimeLimitError,
 )
-from fedeval.limits import Limits
 from fedeval.log import show_safe
 from fedeval.predictions import REASONS, PredictionCheck, check_predictions
 from fedeval.task import Session, TaskRun, fail_task, run_task
+from fedeval.work import CaseRecord, Journal, WorkFolder
 
-_SIZE_CHECK_S = 1.0
-_STATE_OF_LIMIT = {"timeout": "timeout", "memory": "out_of_memory"}
+_STATE_OF_LIMIT = {"time": "timeout", "memory": "out_of_memory", "gpu_memory": "out_of_gpu_memory"}
+_GIVE_UP_AFTER = 3
+_SPARE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class CaseRecord:
-    """State of one case.
+class InferenceMode:
+    """How containers are used.
 
     Attributes
     ----------
-    case : str
-        Case id.
-    status : str
-        ``ok``, ``missing``, ``invalid``, ``timeout``, ``crashed`` or ``out_of_memory``.
-    reason : str or None
-        Key of `fedeval.predictions.REASONS`, or the limit that ended the run.
-    detail : str
-        Found against expected, safe to show.
-    wall_s : float or None
-        From the end of the case before (or the start of the container) until the prediction was complete.
+    per_case : bool
+        One container a case, each with the per-case limit, instead of one for all.
+    go_on : bool
+        A batch that ends early by a crash is continued with the remaining cases in a fresh container.
     """
 
-    case: str
-    status: str
-    reason: str | None
-    detail: str
-    wall_s: float | None
+    per_case: bool = False
+    go_on: bool = False
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What the model left: checked predictions and how each case ended."""
+    """What the model left: checked predictions and how each case ended.
 
-    run: TaskRun
-    checks: tuple[PredictionCheck, ...]
-    cases: tuple[CaseRecord, ...]
-    accepted: Path
-
-
-class CaseClock:
-    """Watches the output folder of a running model.
-
-    Parameters
+    Attributes
     ----------
-    folder : Path
-        Where predictions appear.
-    names : sequence of str
-        Expected file names.
-    limits : Limits
-        For the size and number of files.
+    runs : tuple of TaskRun
+        One a container, in order; empty when an interrupted run had finished all cases.
+    cases : tuple of CaseRecord
+        In the order of the dataset.
+    accepted : Path
+        Predictions that can be scored.
+    loading_s : float or None
+        From the start of the first container until it opened a case.
+    limit_case : str or None
+        The case at work when a limit ended a container.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], limits: Limits) -> None:
-        self._folder, self._names, self._limits = folder, names, limits
-        self._sizes: dict[str, int] = {}
-        self._started = self._last_count = time.monotonic()
-        self._finished: dict[str, float] = {}
-
-    def watch(self, advance: Callable[[int], None]) -> Callable[[], str | None]:
-        """Start the clock; the function to call on every tick, which names a breached limit."""
-        self._started = time.monotonic()
-
-        def tick() -> str | None:
-            now = time.monotonic()
-            for name in self._names:
-                with contextlib.suppress(OSError):
-                    size = (self._folder / name).lstat().st_size
-                    if self._sizes.get(name) != size:
-                        self._sizes[name], self._finished[name] = size, now
-            advance(len(self._finished))
-            if now - self._last_count >= _SIZE_CHECK_S:
-                self._last_count = now
-                return self._breach()
-            return None
-
-        return tick
-
-    def _breach(self) -> str | None:
-        size, files = measure_tree(self._folder)
-        if size > self._limits.output_mb << 20:
-            return f"output size ({size >> 20} MiB of {self._limits.output_mb} MiB)"
-        if files > self._limits.output_files:
-            return f"output files ({files} of {self._limits.output_files})"
-        return None
-
-    def wall_times_s(self) -> dict[str, float]:
-        """File name -> seconds since the file before it was complete."""
-        times, before = {}, self._started
-        for name, end in sorted(self._finished.items(), key=lambda item: item[1]):
-            times[name] = round(end - before, 2)
-            before = end
-        return times
+    runs: tuple[TaskRun, ...]
+    cases: tuple[CaseRecord, ...]
+    accepted: Path
+    loading_s: float | None
+    limit_case: str | None
 
 
-def measure_tree(folder: Path) -> tuple[int, int]:
-    """Bytes on disk and number of entries below a folder; links are not followed."""
-    size = files = 0
-    for root, names, entries in os.walk(folder, followlinks=False):
-        for name in [*names, *entries]:
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118
-                files += 1
-    return size, files
+@dataclass
+class _State:
+    """Grows from attempt to attempt; frozen into an `Inference` at the end."""
+
+    journal: Journal
+    remaining: list[str]
+    budget_s: float
+    runs: list[TaskRun] = field(default_factory=list)
+    loading_s: float | None = None
+    limit_case: str | None = None
+    fruitless: int = 0
 
 
 def infer(
-    session: Session, benchmark: Benchmark, cube: CubeManifest, image: ImageRecord, dataset: Dataset, scratch: Path
-) -> Inference:
-    """Run task infer on an empty output folder and check what it left.
+    session: Session, benchmark: Benchmark, cube: CubeManifest, image: ImageRecord, dataset: Dataset, work: WorkFolder,
+    mode: InferenceMode,
+) -> Inference:  # fmt: skip
+    """Run task infer until every case has its final state.
 
     Labels are never among the mounts. A model that fails or is stopped keeps what it had finished.
     """
-    found, accepted = scratch / "found", scratch / "predictions"
+    journal = work.load_journal()
+    if journal.resumed:
+        _recover(session, benchmark, dataset, work, journal)
+    remaining = [case for case in dataset.cases if case not in journal.cases]
     limits = benchmark.limits["infer"]
-    names = [benchmark.prediction_file.format(case=case) for case in dataset.cases]
-    clock = CaseClock(found, names, limits)
-    paths = {"data_path": dataset.data, "output_path": found}
-    run = run_task(session, "model", cube, image, "infer", paths, limits, len(names), clock.watch)
-    with session.view.step("check predictions", len(names)) as advance:
-        checks = check_predictions(found, dataset.labels, dataset.cases, benchmark, accepted, advance)
-    times = clock.wall_times_s()
-    cases = tuple(_case_record(check, run, times.get(name)) for check, name in zip(checks, names, strict=True))
-    return Inference(run, checks, cases, accepted)
+    state = _State(journal, remaining, limits.budget_s(len(remaining)))
+    while state.remaining:
+        attempt = state.remaining[:1] if mode.per_case else list(state.remaining)
+        _run_attempt(session, benchmark, cube, image, dataset, work, mode, state, attempt)
+        work.save_journal(journal)
+    cases = tuple(journal.cases[case] for case in dataset.cases)
+    return Inference(tuple(state.runs), cases, work.accepted, state.loading_s, state.limit_case)
 
 
-def _case_record(check: PredictionCheck, run: TaskRun, wall_s: float | None) -> CaseRecord:
-    """The state of a case: a prediction that can be scored counts, however the container ended."""
-    status, reason = check.status, check.reason
-    unfinished = check.reason in ("missing", "truncated")
-    if unfinished and run.outcome.ended_by:
-        status, reason = _STATE_OF_LIMIT.get(run.outcome.ended_by, "crashed"), run.outcome.ended_by
-    elif unfinished and run.outcome.exit_code:
-        status, reason = "crashed", f"exit code {run.outcome.exit_code}"
-    return CaseRecord(check.case, status, reason, check.detail, wall_s)
+def _run_attempt(
+    session: Session, benchmark: Benchmark, cube: CubeManifest, image: ImageRecord, dataset: Dataset, work: WorkFolder,
+    mode: InferenceMode, state: _State, cases: list[str],
+) -> None:  # fmt: skip
+    """One container over `cases`; afterwards at least one case more has its final state."""
+    limits = benchmark.limits["infer"]
+    _check_space(work.folder, limits.output_mb << 20)
+    work.begin_attempt(dataset.data, cases)
+    budget = limits.budget_s(1) if mode.per_case else max(state.budget_s, 0.0)
+    state.journal.latest_end = time.time() + budget + 1
+    state.journal.walls = {}
+    work.save_journal(state.journal)
+    names = {case: benchmark.prediction_file.format(case=case) for case in cases}
+
+    def remember(walls: dict[str, float]) -> None:
+        state.journal.walls = walls
+        work.save_journal(state.journal)
+
+    watch = CaseWatch(work.inputs, work.found, names, limits, remember)
+    paths = {"data_path": work.inputs, "output_path": work.found}
+    try:
+        number = len(state.runs) + 1
+        run = run_task(session, "model", cube, image, "infer", paths, limits, len(cases), watch.watch, budget, number)
+    finally:
+        watch.close()
+    _check_space(work.folder, 1 << 20)
+    state.runs.append(run)
+    state.budget_s -= run.outcome.wall_s
+    state.loading_s = watch.loading_s() if len(state.runs) == 1 else state.loading_s
+    if run.outcome.ended_by is not None:
+        state.limit_case = watch.running_case()
+    with session.view.step("check predictions", len(cases)) as advance:
+        checks = check_predictions(work.found, dataset.labels, cases, benchmark, work.accepted, advance)
+    _settle(state, run, checks, watch, mode)
+
+
+def _settle(
+    state: _State, run: TaskRun, checks: Sequence[PredictionCheck], watch: CaseWatch, mode: InferenceMode
+) -> None:
+    """Give the attempted cases their final states, or leave them to the next attempt."""
+    walls = watch.wall_times_s()
+    unfinished = [] if run.outcome.ok else [check for check in checks if check.reason in ("missing", "truncated")]
+    left = {check.case for check in unfinished}
+    for check in checks:
+        if check.case not in left:
+            state.journal.cases[check.case] = _record(check, None, walls.get(check.case))
+    progress = len(left) < len(checks)
+    state.fruitless = 0 if progress else state.fruitless + 1
+    late = run.outcome.ended_by is not None and run.outcome.ended_by.name == "time"
+    if mode.go_on and not mode.per_case and left and not late and state.fruitless < _GIVE_UP_AFTER:
+        # After progress the same case is tried once more in a fresh container; then it alone is to blame.
+        blamed = [] if progress else [check for check in unfinished if check.case == (watch.running_case() or "")][:1]
+    else:
+        blamed = unfinished
+    for check in blamed:
+        state.journal.cases[check.case] = _record(check, run, None)
+    state.remaining = [case for case in state.remaining if case not in state.journal.cases]
+
+
+def _record(check: PredictionCheck, run: TaskRun | None, wall_s: float | None) -> CaseRecord:
+    """The state of a case; `run` is the container that is to blame for an unfinished one."""
+    if run is None:
+        return CaseRecord(check.case, check.status, check.reason, check.detail, wall_s)
+    breach = run.outcome.ended_by
+    if breach is not None:
+        return CaseRecord(check.case, _STATE_OF_LIMIT.get(breach.name, "crashed"), breach.name, str(breach), None)
+    return CaseRecord(check.case, "crashed", f"exit code {run.outcome.exit_code}", check.detail, None)
+
+
+def _recover(session: Session, benchmark: Benchmark, dataset: Dataset, work: WorkFolder, journal: Journal) -> None:
+    """Take what an interrupted attempt had finished in time; what is incomplete is done again."""
+    journal.cases = {
+        case: record for case, record in journal.cases.items()
+        if record.status != "ok" or (work.accepted / benchmark.prediction_file.format(case=case)).is_file()
+    }  # fmt: skip
+    cases = [case for case in dataset.cases if case not in journal.cases and _in_time(work, benchmark, journal, case)]
+    checks = check_predictions(work.found, dataset.labels, cases, benchmark, work.accepted) if cases else ()
+    for check in checks:
+        if check.reason is None:
+            journal.cases[check.case] = _record(check, None, journal.walls.get(check.case))
+    work.save_journal(journal)
+    session.view.note(
+        f"  continuing an interrupted run: {len(journal.cases)} of {len(dataset.cases)} cases are complete"
+    )
+
+
+def _in_time(work: WorkFolder, benchmark: Benchmark, journal: Journal, case: str) -> bool:
+    """Whether a prediction was written before the deadline that the interrupted attempt had."""
+    try:
+        written = (work.found / benchmark.prediction_file.format(case=case)).lstat().st_mtime
+    except OSError:
+        return False
+    return journal.latest_end is None or written <= journal.latest_end
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Refuse to run, and to score, without space: a full disk is a fault of the platform."""
+    free = shutil.disk_usage(folder).free
+    if free < needed + (_SPARE_BYTES if needed > _SPARE_BYTES else 0):
+        raise DiskFullError(
+            "the disk of the storage is full",
+            f"{free >> 20} MiB free; expected {(needed >> 20) + 64} MiB for this step",
+            "free some space, or choose another disk with --storage DIR; the same command continues",
+        )  # fmt: skip
 
 
 _LIMIT_ERRORS: dict[str, tuple[type[FedevalError], str]] = {
-    "timeout": (TimeLimitError, "make it faster"),
+    "time": (TimeLimitError, "make it faster"),
     "memory": (MemoryLimitError, "use less memory"),
+    "gpu_memory": (GpuMemoryLimitError, "use less memory on the GPU"),
 }
 
 
 def inference_error(inference: Inference, final: Sequence[CaseRecord]) -> FedevalError | None:
-    """The one error a test of this submission ends with: how it ended, else the first case that cannot be scored."""
-    outcome = inference.run.outcome
+    """The one error a test of this submission ends with: how a container ended, else the first case without a score."""
     done = sum(case.status == "ok" for case in final)
     kept = f"{done} of {len(final)} cases are scored, the others got the official penalty"
-    if outcome.ended_by:
-        error, mend = _LIMIT_ERRORS.get(outcome.ended_by, (OutputLimitError, "write less"))
-        return fail_task(error, "model", "infer", inference.run, f"{mend}; {kept}")
-    if outcome.exit_code:
-        return fail_task(ModelError, "model", "infer", inference.run, f"mend the submission; {kept}")
+    if done == len(final) and (not inference.runs or inference.runs[-1].outcome.ok):
+        return None
+    for run in inference.runs:
+        if (breach := run.outcome.ended_by) is not None:
+            error, mend = _LIMIT_ERRORS.get(breach.name, (OutputLimitError, "write less"))
+            at = f" at case {show_safe(inference.limit_case, 80)}" if inference.limit_case else ""
+            return fail_task(error, "model", f"infer{at}", run, f"{mend}; {kept}")
+        if run.outcome.exit_code:
+            return fail_task(ModelError, "model", "infer", run, f"mend the submission; {kept}")
     for case in final:
         if case.status != "ok":
             error = REASONS.get(case.reason or "", PredictionFormatError)

@@ -34,6 +34,8 @@ class Options:
         Overrides the size of the benchmark's toy cases: ``full`` or ``ci``.
     allow_foreign : bool
         Lets the process engine run cubes that do not come from this checkout.
+    resume : bool
+        Whether what an interrupted run had finished is taken.
     """
 
     storage: Path
@@ -43,6 +45,7 @@ class Options:
     json: bool = False
     toy_size: str | None = None
     allow_foreign: bool = False
+    resume: bool = True
 
 
 def merge_options(arguments: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Options:

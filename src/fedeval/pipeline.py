@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from fedeval.engine.docker_engine import DockerEngine
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.engine.singularity_engine import SingularityEngine
 from fedeval.errors import EngineDownError, EngineForbiddenError, EngineMissingError, FedevalError
-from fedeval.inference import infer, inference_error
+from fedeval.inference import InferenceMode, infer, inference_error
 from fedeval.log import open_run_log
 from fedeval.options import Options
 from fedeval.results import RunFiles, build_record, write_results
 from fedeval.scoring import evaluate
-from fedeval.store import Store
+from fedeval.store import Store, digest_of
 from fedeval.task import Session
 from fedeval.view import RunView
+from fedeval.work import open_work
 
 REQUIRED_TASKS: dict[str, dict[str, tuple[str, ...]]] = {
     "data_prep": {
@@ -47,6 +48,7 @@ class TestRequest:
     metrics: Path | None = None
     dataset: Path | None = None
     build: bool = True
+    mode: InferenceMode = field(default_factory=InferenceMode)
 
     __test__ = False  # the name is for people, not for pytest
 
@@ -83,15 +85,29 @@ def run_test(request: TestRequest, options: Options, view: RunView) -> TestOutco
         session = Session(engine, store, view, log.with_suffix(""), options.cleanup)
         images = get_images(session, cubes, request.build)
         dataset = get_dataset(session, benchmark, cubes, images, request, options)
-        with store.scratch("run", keep=not options.cleanup) as scratch:
-            inference = infer(session, benchmark, cubes["model"], images["model"], dataset, scratch)
-            scores = evaluate(session, benchmark, cubes["metrics"], images["metrics"], dataset, inference, scratch)
-            error = inference_error(inference, scores.cases)
-            names = {role: cube.name for role, cube in cubes.items()}
-            total_s = time.monotonic() - started
-            record = build_record(benchmark, engine, images, names, dataset, inference, scores, error, total_s)
-            with view.step("write results and report"):
-                files = write_results(store, benchmark, record, dataset, inference, scores)
+        return score_submission(session, benchmark, cubes, images, dataset, request.mode, options.resume, started, log)
+
+
+def score_submission(
+    session: Session, benchmark: Benchmark, cubes: Mapping[str, CubeManifest], images: Mapping[str, ImageRecord],
+    dataset: Dataset, mode: InferenceMode, resume: bool, started: float, log: Path,
+) -> TestOutcome:  # fmt: skip
+    """Run the model and metrics on prepared data and write what came of it.
+
+    Everything complete is kept in a work folder until the results have their final place, so that the same command
+    after a power cut continues.
+    """
+    limits = benchmark.limits["infer"].to_dict()
+    key = digest_of("run", benchmark.digest, images["model"].digest, dataset.digest, limits, mode.per_case)
+    with open_work(session.store, key, resume, session.view.note) as work, session.store.scratch("scores") as scratch:
+        inference = infer(session, benchmark, cubes["model"], images["model"], dataset, work, mode)
+        scores = evaluate(session, benchmark, cubes["metrics"], images["metrics"], dataset, inference, scratch)
+        error = inference_error(inference, scores.cases)
+        names = {role: cube.name for role, cube in cubes.items()}
+        total_s = time.monotonic() - started
+        record = build_record(benchmark, session.engine, images, names, dataset, inference, scores, error, total_s)
+        with session.view.step("write results and report"):
+            files = write_results(session.store, benchmark, record, dataset, inference, scores)
     return TestOutcome(record, scores.results, benchmark, files, log, error)
 
 

@@ -37,6 +37,7 @@ class RunFiles:
     results: Path
     record: Path
     report: Path
+    predictions: Path
 
 
 def build_record(
@@ -44,7 +45,7 @@ def build_record(
     inference: Inference, scores: Scores, error: FedevalError | None, total_s: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The run record, in the form of run_record.schema.json. Host facts carry no names, and nothing carries a path."""
-    tasks = [*dataset.tasks, inference.run.record, scores.run.record]
+    tasks = [*dataset.tasks, *(run.record for run in inference.runs), scores.run.record]
     scored = sum(case.status == "ok" for case in scores.cases)
     status = "ok" if error is None else "partial" if scored else "failed"
     return {
@@ -62,7 +63,10 @@ def build_record(
             "prepared_now": dataset.prepared_now, "statistics": dataset.statistics,
         },
         "limits": {part: limits.to_dict() for part, limits in benchmark.limits.items()},
-        "outcome": {"status": status, "exit_code": error.exit_code if error else 0, "error": _error_record(error)},
+        "outcome": {
+            "status": status, "exit_code": error.exit_code if error else 0, "error": _error_record(error),
+            "limit": _limit_record(inference),
+        },
         "tasks": [task.to_dict() for task in tasks],
         "cases": [dataclasses.asdict(case) for case in scores.cases],
         "timing": _timing(inference, scores, total_s),
@@ -83,12 +87,18 @@ def _error_record(error: FedevalError | None) -> dict[str, Any] | None:
     }
 
 
+def _limit_record(inference: Inference) -> dict[str, Any] | None:
+    """The first limit that ended a container: name, measured value, the limit's value, and the case at work."""
+    breaches = [run.outcome.ended_by for run in inference.runs if run.outcome.ended_by is not None]
+    return {**dataclasses.asdict(breaches[0]), "case": inference.limit_case} if breaches else None
+
+
 def _timing(inference: Inference, scores: Scores, total_s: float) -> dict[str, float | None]:
-    walls = [case.wall_s for case in inference.cases if case.wall_s is not None]
+    outcomes = [run.outcome for run in inference.runs]
     return {
-        "start_up_s": inference.run.outcome.start_up_s,
-        "first_case_s": walls[0] if walls else None,
-        "inference_s": inference.run.outcome.wall_s,
+        "start_up_s": round(sum(outcome.start_up_s for outcome in outcomes), 3),
+        "loading_s": inference.loading_s,
+        "inference_s": round(sum(outcome.wall_s for outcome in outcomes), 3),
         "metrics_s": scores.run.outcome.wall_s,
         "total_s": round(total_s, 3),
     }
@@ -153,7 +163,8 @@ def write_results(
     check_record(record)
     model = record["cubes"]["model"]
     model_name = f"{folder_name(model['name'])}-{model['digest'].removeprefix('sha256:')[:8]}"
-    final = store.root / "results" / folder_name(benchmark.name) / model_name / folder_name(dataset.name)
+    place = Path(folder_name(benchmark.name), model_name, folder_name(dataset.name))
+    final, predictions = store.root / "results" / place, store.root / "predictions" / place
     with store.scratch("results") as scratch, storing("writing results", store.root):
         made = scratch / "run"
         made.mkdir()
@@ -162,8 +173,9 @@ def write_results(
             made / "report.html", record, scores.results, data_dir=dataset.data, labels_dir=dataset.labels,
             predictions_dir=inference.accepted, regions=benchmark.regions,
             metrics=[dataclasses.asdict(metric) for metric in benchmark.metrics],
-            log_excerpt=inference.run.outcome.last_lines,
+            log_excerpt=inference.runs[-1].outcome.last_lines if inference.runs else (),
         )  # fmt: skip
         write_text(made / "run.json", record_text(record))
         store.publish(made, final)
-    return RunFiles(final, final / "results.yaml", final / "run.json", final / "report.html")
+        store.publish(inference.accepted, predictions)
+    return RunFiles(final, final / "results.yaml", final / "run.json", final / "report.html", predictions)

@@ -14,10 +14,11 @@ from fedeval.cube import CubeManifest
 from fedeval.dataset import Dataset
 from fedeval.engine.base import ImageRecord
 from fedeval.errors import MetricsError
-from fedeval.inference import CaseRecord, Inference
+from fedeval.inference import Inference
 from fedeval.log import show_safe
 from fedeval.strict_yaml import load_mapping
 from fedeval.task import Session, TaskRun, fail_task, run_task
+from fedeval.work import CaseRecord
 
 MAX_RESULTS_BYTES = 64 << 20
 
@@ -70,7 +71,7 @@ def _row(found: Mapping[str, Any], case: CaseRecord, benchmark: Benchmark) -> di
         )  # fmt: skip
     joined = dict(row)
     if case.status != "ok":
-        joined["missing_pred"] = case.reason == "missing" or case.status in ("timeout", "crashed", "out_of_memory")
+        joined["missing_pred"] = case.status != "invalid"
         joined["status"], joined["reason"] = case.status, case.reason
     return joined
 

@@ -55,6 +55,14 @@ class Store:
                 (root / part).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root / "tmp"):
                 pass
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Remove scratch folders of runners that are gone."""
+        for folder in sorted((self.root / "tmp").iterdir()):
+            owner = re.search(r"-(\d+\.\d+)-[^-]*$", folder.name)
+            if owner and _identity(int(owner.group(1).split(".")[0])) != owner.group(1):
+                remove_tree(folder)
 
     @property
     def logs(self) -> Path:
@@ -65,23 +73,29 @@ class Store:
     def scratch(self, name: str, keep: bool = False) -> Iterator[Path]:
         """A new folder in ``tmp/``, removed at the end unless `keep`."""
         with storing("making a scratch folder", self.root):
-            folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.root / "tmp"))
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}-{_identity(os.getpid())}-", dir=self.root / "tmp"))
         try:
             yield folder
         finally:
             if not keep:
                 remove_tree(folder)
 
-    def publish(self, complete: Path, final: Path) -> None:
+    def publish(self, complete: Path, final: Path, keep_existing: bool = False) -> None:
         """Give a complete folder its final name; what had the name before is removed after.
 
         The storage is one file system, so both steps are renames. When another process published the same name in
-        between, the later one wins.
+        between, the later one wins; with `keep_existing` the earlier one, which may be in use: for things that are
+        addressed by their content.
         """
         with storing("writing results", final):
             final.parent.mkdir(parents=True, exist_ok=True)
+            if keep_existing:
+                with contextlib.suppress(OSError):
+                    complete.rename(final)
+                if final.is_dir():
+                    return
             for _ in range(5):
-                aside = Path(tempfile.mkdtemp(prefix="replaced-", dir=self.root / "tmp"))
+                aside = Path(tempfile.mkdtemp(prefix=f"replaced-{_identity(os.getpid())}-", dir=self.root / "tmp"))
                 with contextlib.suppress(FileNotFoundError):
                     final.rename(aside / "old")
                 try:
@@ -94,6 +108,14 @@ class Store:
                     remove_tree(aside)
                 return
         raise StorageError("writing results", f"{final} keeps being replaced by another run", "run one at a time")
+
+
+def _identity(pid: int) -> str:
+    """Process id and start time, so that a reused process id is no alibi."""
+    try:
+        return f"{pid}.{Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[19]}"
+    except (OSError, IndexError):
+        return f"{pid}.0"
 
 
 def remove_tree(folder: Path) -> None:

@@ -31,6 +31,7 @@ def _places(outcome: TestOutcome) -> dict[str, str]:
     return {
         "results": str(files.results),
         "record": str(files.record),
+        "masks": str(files.predictions),
         "log": str(outcome.log),
         "report": str(files.report),
     }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedeval.cube import CubeManifest
 from fedeval.diagnosis import diagnose
-from fedeval.engine.base import Engine, ImageRecord, TaskCall, TaskOutcome
-from fedeval.errors import FedevalError
+from fedeval.engine.base import Breach, Engine, ImageRecord, TaskCall, TaskOutcome
+from fedeval.errors import FedevalError, InterruptedRunError
 from fedeval.invocation import build_invocation
 from fedeval.limits import Limits
 from fedeval.log import LOGGER
@@ -34,6 +35,8 @@ class Session:
         Gets one log file a task.
     cleanup : bool
         Whether scratch folders are removed.
+    stop : threading.Event
+        Set to end everything that runs.
     """
 
     engine: Engine
@@ -41,6 +44,17 @@ class Session:
     view: RunView
     log_dir: Path
     cleanup: bool
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def stoppable(self, on_tick: Callable[[], Breach | None]) -> Callable[[], Breach | None]:
+        """`on_tick`, which also ends the task when the session is told to stop."""
+
+        def tick() -> Breach | None:
+            if self.stop.is_set():
+                raise InterruptedRunError("stopped", "", "the same command continues")
+            return on_tick()
+
+        return tick
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class TaskRecord:
     start_up_s: float
     wall_s: float
     exit_code: int
-    ended_by: str | None
+    ended_by: Breach | None
     peak_memory_mb: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +85,8 @@ class TaskRun:
 
 def run_task(
     session: Session, role: str, cube: CubeManifest, image: ImageRecord, task: str, given: Mapping[str, Path],
-    limits: Limits, cases: int, watch: Callable[[Callable[[int], None]], Callable[[], str | None]] | None = None,
+    limits: Limits, cases: int, watch: Callable[[Callable[[int], None]], Callable[[], Breach | None]] | None = None,
+    budget_s: float | None = None, attempt: int = 1,
 ) -> TaskRun:  # fmt: skip
     """Run a task with the paths in `given`; its end is returned, whatever it is.
 
@@ -80,20 +95,24 @@ def run_task(
     role : str
         ``data_prep``, ``model`` or ``metrics``; for messages and the record.
     cases : int
-        Decides the wall-clock budget.
+        Decides the wall-clock budget, unless `budget_s` does.
     watch : callable, optional
         Gets the view's function for "cases done" and returns what is called while the task runs
         (`TaskCall.on_tick`).
+    budget_s : float, optional
+        Wall-clock budget; by the limits and `cases` when not given.
+    attempt : int
+        Above 1 the log file gets the number.
     """
-    budget = limits.budget_s(cases)
-    log_file = session.log_dir / f"{role}-{task}.log"
+    budget = limits.budget_s(cases) if budget_s is None else budget_s
+    log_file = session.log_dir / f"{role}-{task}{'' if attempt == 1 else f'-{attempt}'}.log"
     with session.store.scratch(f"{role}-{task}", keep=not session.cleanup) as scratch:
         with storing("preparing folders of a task", scratch):
             session.log_dir.mkdir(parents=True, exist_ok=True)
             invocation = build_invocation(cube, task, given, scratch, role)
         LOGGER.info("%s %s: %s", role, task, " ".join(invocation.arguments))
         with session.view.step(f"{role}: {task}", cases if watch else None, budget) as advance:
-            on_tick = watch(advance) if watch else lambda: None
+            on_tick = session.stoppable(watch(advance) if watch else lambda: None)
             call = TaskCall(cube, image, invocation, limits, budget, log_file, on_tick)
             outcome = session.engine.run(call)
     record = TaskRecord(
@@ -105,7 +124,7 @@ def run_task(
 def fail_task(error: type[FedevalError], role: str, task: str, run: TaskRun, next_step: str) -> FedevalError:
     """The error for a task that failed: why it ended, its last lines, where its log is."""
     outcome = run.outcome
-    ended = f"ended by the limit {outcome.ended_by}" if outcome.ended_by else f"exit code {outcome.exit_code}"
+    ended = f"ended by {outcome.ended_by}" if outcome.ended_by else f"exit code {outcome.exit_code}"
     lines = "".join(f"\n    | {line}" for line in outcome.last_lines)
     known = diagnose(outcome)
     cause = f"\n  cause: {known.cause}; {known.mend}" if known else ""

@@ -198,7 +198,7 @@ def test_memory_of_a_child_that_leaves_exit_code_0_is_seen(dataset: Path, tmp_pa
     assert done.returncode == 31, done.stderr
     document = json.loads(done.stdout)
     infer = next(task for task in document["tasks"] if task["task"] == "infer")
-    assert (infer["exit_code"], infer["ended_by"]) == (0, "memory") and infer["peak_memory_mb"] > 200
+    assert (infer["exit_code"], infer["ended_by"]["name"]) == (0, "memory") and infer["peak_memory_mb"] > 200
     assert [case["status"] for case in document["cases"]] == ["ok", "out_of_memory", "out_of_memory"]
 
 
@@ -270,7 +270,8 @@ def _fill(folder={str(storage)!r}):
 atexit.register(_fill)
 """
         program.write_text(filler + program.read_text())
-        done = medperf("--platform=process", "test", "-b", "1", "--allow-foreign-code", "-d", dataset, "-e",
+        benchmark = limited(tmp_path, output_mb=1)  # type: ignore[arg-type]
+        done = medperf("--platform=process", "test", "-b", benchmark, "--allow-foreign-code", "-d", dataset, "-e",
                        tmp_path / "metrics", "-m", make_cube(tmp_path / "c"), f"--storage={storage}")  # fmt: skip
         assert done.returncode == 51, done.stderr
         assert "disk is full" in done.stderr and done.stderr.count("error:") == 1

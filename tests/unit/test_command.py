@@ -200,11 +200,11 @@ def test_time_limit_ends_the_run_and_keeps_what_was_finished(dataset: Path, tmp_
     benchmark.write_text(text.replace("infer: {per_case_s: 180", "infer: {per_case_s: 1"))
     done = medperf("--platform=process", "test", "-b", benchmark, "-d", dataset, "--allow-foreign-code",
                    "-m", make_cube(tmp_path / "c", body), "--json")  # fmt: skip
-    assert "limit timeout" in one_error(done, 30)
+    assert "ended by limit time:" in one_error(done, 30)
     document = json.loads(done.stdout)
     assert [case["status"] for case in document["cases"]] == ["ok", "timeout", "timeout"]
     infer = next(task for task in document["tasks"] if task["task"] == "infer")
-    assert 3.0 <= infer["wall_s"] < 30 and infer["ended_by"] == "timeout"
+    assert 3.0 <= infer["wall_s"] < 30 and infer["ended_by"]["name"] == "time"
     threading.Event().wait(4)
     assert not survivor.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,29 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
+class Breach:
+    """A limit that ended a task.
+
+    Attributes
+    ----------
+    name : str
+        ``time``, ``memory``, ``gpu_memory``, ``output_size`` or ``output_files``.
+    measured, limit : float
+        What was found and what is allowed; `measured` is the last value seen before the end.
+    unit : str
+        ``s``, ``MiB`` or ``files``.
+    """
+
+    name: str
+    measured: float
+    limit: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"limit {self.name}: {self.measured:g} {self.unit} of {self.limit:g} {self.unit}"
+
+
+@dataclass(frozen=True)
 class TaskCall:
     """One task to run.
 
@@ -58,7 +82,7 @@ class TaskCall:
     log_file : Path
         Gets the container's output, at most `Limits.log_mb`.
     on_tick : callable
-        Called about every `TICK_S` while the task runs; a returned text names a breached limit and ends the task.
+        Called about every `TICK_S` while the task runs; a returned breach ends the task.
     """
 
     manifest: CubeManifest
@@ -67,7 +91,7 @@ class TaskCall:
     limits: Limits
     budget_s: float
     log_file: Path
-    on_tick: Callable[[], str | None] = lambda: None
+    on_tick: Callable[[], Breach | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -78,8 +102,8 @@ class TaskOutcome:
     ----------
     exit_code : int
         Of the first process of the task.
-    ended_by : str or None
-        None when it ended by itself; ``timeout``, ``memory`` or the text of `TaskCall.on_tick`.
+    ended_by : Breach or None
+        The limit that ended it; None when it ended by itself.
     start_up_s : float
         From the call to the start of the task's first process.
     wall_s : float
@@ -91,7 +115,7 @@ class TaskOutcome:
     """
 
     exit_code: int
-    ended_by: str | None
+    ended_by: Breach | None
     start_up_s: float
     wall_s: float
     peak_memory_mb: float | None
@@ -123,6 +147,12 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def time_breach(call: TaskCall, started: float) -> Breach | None:
+    """The breach of the wall-clock budget, `started` being `time.monotonic()` at the start of the task."""
+    elapsed = time.monotonic() - started
+    return Breach("time", round(elapsed, 3), call.budget_s, "s") if elapsed > call.budget_s else None
 
 
 @dataclass

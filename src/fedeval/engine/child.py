@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from fedeval.engine.base import TICK_S, LogTail, TaskCall, TaskOutcome
+from fedeval.engine.base import TICK_S, Breach, LogTail, TaskCall, TaskOutcome, time_breach
 from fedeval.errors import EngineFaultError
 
 
@@ -59,18 +59,18 @@ class ChildRunner:
             child.stdout.close()
 
 
-def _watch(child: subprocess.Popen[bytes], call: TaskCall, tail: LogTail, started: float) -> str | None:
+def _watch(child: subprocess.Popen[bytes], call: TaskCall, tail: LogTail, started: float) -> Breach | None:
     assert child.stdout is not None
     os.set_blocking(child.stdout.fileno(), False)
     while True:
         running = child.poll() is None
         while chunk := child.stdout.read(65536):
             tail.feed(chunk)
-            if time.monotonic() - started > call.budget_s:
-                return "timeout"
+            if late := time_breach(call, started):
+                return late
         breach = call.on_tick()
         if not running:
             return None
-        if breach or time.monotonic() - started > call.budget_s:
-            return breach or "timeout"
+        if breach := breach or time_breach(call, started):
+            return breach
         time.sleep(TICK_S)

@@ -23,7 +23,16 @@ from docker.errors import APIError, BuildError, DockerException, ImageNotFound, 
 from docker.types import LogConfig, Mount
 
 from fedeval.cube import CubeManifest
-from fedeval.engine.base import TICK_S, ImageRecord, LogTail, TaskCall, TaskOutcome, base_environment
+from fedeval.engine.base import (
+    TICK_S,
+    Breach,
+    ImageRecord,
+    LogTail,
+    TaskCall,
+    TaskOutcome,
+    base_environment,
+    time_breach,
+)
 from fedeval.engine.image_build import build_image
 from fedeval.errors import (
     EngineDownError,
@@ -193,12 +202,11 @@ class DockerEngine:
         pump.start()
         ended = threading.Event()
         threading.Thread(target=self._wait, args=(container, ended), daemon=True).start()
-        ended_by, peak = None, _PeakMemory(container)
+        ended_by: Breach | None = None
+        peak = _PeakMemory(container)
         while not ended.wait(TICK_S):
             peak.look()
-            breach = call.on_tick() or ("timeout" if time.monotonic() - started > call.budget_s else None)
-            if breach:
-                ended_by = breach
+            if ended_by := call.on_tick() or time_breach(call, started):
                 self._kill(container)
                 ended.wait(30)
                 break
@@ -206,7 +214,7 @@ class DockerEngine:
         state = api.inspect_container(container)["State"]
         pump.join(timeout=10)
         if ended_by is None and state.get("OOMKilled"):
-            ended_by = "memory"
+            ended_by = Breach("memory", peak.mb or call.limits.memory_mb, call.limits.memory_mb, "MiB")
         LOGGER.info("container %s: exit %s, oom %s", container[:12], state.get("ExitCode"), state.get("OOMKilled"))
         return TaskOutcome(
             exit_code=int(state.get("ExitCode", -1)), ended_by=ended_by, start_up_s=round(started - called, 3),

@@ -1,0 +1,148 @@
+"""Watching a model at work: which case it opened, which prediction is complete, how much it wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedeval.engine.base import Breach
+from fedeval.limits import Limits
+from fedeval.log import LOGGER
+
+with contextlib.suppress(ImportError):  # Linux only
+    from inotify_simple import INotify, flags
+
+_SIZE_CHECK_S = 0.2
+
+
+class CaseWatch:
+    """Sees a case's input folder being opened (inotify) and its prediction appear.
+
+    Parameters
+    ----------
+    inputs : Path
+        Folder with one folder a case, of this attempt alone, so that no other reader is seen.
+    outputs : Path
+        Where predictions appear.
+    names : mapping of str to str
+        Case id -> file name of its prediction.
+    limits : Limits
+        For the size and number of files.
+    on_complete : callable
+        Called when a prediction appeared or grew, with what `wall_times_s` returns.
+    """
+
+    def __init__(
+        self, inputs: Path, outputs: Path, names: dict[str, str], limits: Limits,
+        on_complete: Callable[[dict[str, float]], None] = lambda walls: None,
+    ) -> None:  # fmt: skip
+        self._outputs, self._names, self._limits, self._on_complete = outputs, names, limits, on_complete
+        self._sizes: dict[str, int] = {}
+        self._finished: dict[str, float] = {}
+        self._opened: dict[str, float] = {}
+        self._last_opened: str | None = None
+        self._started = time.monotonic()
+        self._next_measure = 0.0
+        self._inotify, self._watched = _watch_folders(inputs, list(names))
+
+    def close(self) -> None:
+        """Give the watches back."""
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+
+    def watch(self, advance: Callable[[int], None]) -> Callable[[], Breach | None]:
+        """Start the clock; the function to call on every tick, which returns a breached limit."""
+        self._started = time.monotonic()
+
+        def tick() -> Breach | None:
+            now = time.monotonic()
+            self._look_at_inputs(now)
+            if self._look_at_outputs(now):
+                self._on_complete(self.wall_times_s())
+            advance(len(self._finished))
+            return self._measure(now)
+
+        return tick
+
+    def _look_at_inputs(self, now: float) -> None:
+        if self._inotify is None:
+            return
+        for event in self._inotify.read(timeout=0):
+            case = self._watched.get(event.wd)
+            if case is not None:
+                self._opened.setdefault(case, now)
+                self._last_opened = case
+
+    def _look_at_outputs(self, now: float) -> bool:
+        changed = False
+        for case, name in self._names.items():
+            with contextlib.suppress(OSError):
+                size = (self._outputs / name).lstat().st_size
+                if self._sizes.get(case) != size:
+                    self._sizes[case], self._finished[case], changed = size, now, True
+        return changed
+
+    def _measure(self, now: float) -> Breach | None:
+        if now < self._next_measure:
+            return None
+        size, files = measure_tree(self._outputs)
+        self._next_measure = now + max(_SIZE_CHECK_S, 10 * (time.monotonic() - now))
+        if size > self._limits.output_mb << 20:
+            return Breach("output_size", round(size / 2**20, 1), self._limits.output_mb, "MiB")
+        if files > self._limits.output_files:
+            return Breach("output_files", files, self._limits.output_files, "files")
+        return None
+
+    def loading_s(self) -> float | None:
+        """From the start of the task until the first case was opened; None when that was not seen."""
+        return round(min(self._opened.values()) - self._started, 3) if self._opened else None
+
+    def running_case(self) -> str | None:
+        """The case at work: the one opened last whose prediction is not there, else the first without one."""
+        if self._last_opened is not None and self._last_opened not in self._finished:
+            return self._last_opened
+        return next((case for case in self._names if case not in self._finished), None)
+
+    def wall_times_s(self) -> dict[str, float]:
+        """Case -> seconds from the end of the case before, or for the first from its opening, until it was complete."""
+        first_open = min(self._opened.values(), default=self._started)
+        times, before = {}, first_open
+        for case, end in sorted(self._finished.items(), key=lambda item: item[1]):
+            times[case] = round(max(end - before, 0.0), 3)
+            before = end
+        return times
+
+
+def _watch_folders(inputs: Path, cases: Sequence[str]) -> tuple[INotify | None, dict[int, str]]:
+    """Watches on the folders of all cases; none where the system has no more to give."""
+    try:
+        inotify = INotify()
+    except (NameError, OSError) as err:
+        LOGGER.warning("no inotify: loading time is not known (%s)", type(err).__name__)
+        return None, {}
+    watched = {}
+    try:
+        for case in cases:
+            watched[inotify.add_watch(str(inputs / case), flags.OPEN)] = case
+    except OSError as err:
+        LOGGER.warning("too few inotify watches: loading time is not known (%s)", err.strerror)
+        inotify.close()
+        return None, {}
+    with contextlib.suppress(OSError):
+        inotify.read(timeout=0)
+    return inotify, watched
+
+
+def measure_tree(folder: Path) -> tuple[int, int]:
+    """Bytes on disk and number of entries below a folder; links are not followed."""
+    size = files = 0
+    for root, names, entries in os.walk(folder, followlinks=False):
+        for name in [*names, *entries]:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118
+                files += 1
+    return size, files

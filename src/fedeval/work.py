@@ -1,0 +1,166 @@
+"""The work folder of an unfinished run: what is complete is kept there until the results are published.
+
+A run is addressed by the digests of benchmark, image and dataset, so the same command after a power cut finds it.
+One runner works in it at a time; a second one waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedeval.log import LOGGER
+from fedeval.store import Store, remove_tree, storing, write_text
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """State of one case.
+
+    Attributes
+    ----------
+    case : str
+        Case id.
+    status : str
+        ``ok``, ``missing``, ``invalid``, ``timeout``, ``crashed``, ``out_of_memory`` or ``out_of_gpu_memory``.
+    reason : str or None
+        Key of `fedeval.predictions.REASONS`, the limit that ended the run, or the exit code.
+    detail : str
+        Found against expected, safe to show.
+    wall_s : float or None
+        From the end of the case before (or its opening) until the prediction was complete.
+    """
+
+    case: str
+    status: str
+    reason: str | None
+    detail: str
+    wall_s: float | None
+
+
+@dataclass
+class Journal:
+    """What survives a killed runner: final cases, and the attempt that was running."""
+
+    cases: dict[str, CaseRecord] = field(default_factory=dict)
+    walls: dict[str, float] = field(default_factory=dict)
+    latest_end: float | None = None
+    resumed: bool = False
+
+
+class WorkFolder:
+    """A locked folder below the storage; see `open_work`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.accepted = folder / "accepted"
+        self.found = folder / "found"
+        self.inputs = folder / "inputs"
+        self._file = folder / "journal.json"
+
+    def load_journal(self) -> Journal:
+        """The journal of an interrupted run; an empty one when there is none or it cannot be read."""
+        try:
+            content: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+            cases = {case: CaseRecord(**record) for case, record in content["cases"].items()}
+            return Journal(cases, dict(content["walls"]), content["latest_end"], resumed=True)
+        except FileNotFoundError:
+            return Journal()
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            LOGGER.warning("the journal of an interrupted run cannot be read (%s): starting anew", type(err).__name__)
+            return Journal()
+
+    def save_journal(self, journal: Journal) -> None:
+        """Write the journal, all or nothing."""
+        cases = {case: asdict(record) for case, record in journal.cases.items()}
+        write_text(self._file, json.dumps({"cases": cases, "walls": journal.walls, "latest_end": journal.latest_end}))
+
+    def begin_attempt(self, data: Path, cases: Sequence[str]) -> None:
+        """Make empty `found` and `inputs` with the cases to do: hard links, or copies across file systems."""
+        with storing("preparing folders of the model", self.folder):
+            for folder in (self.found, self.inputs):
+                remove_tree(folder)
+                folder.mkdir()
+                folder.chmod(0o755)
+            for case in cases:
+                link_tree(data / case, self.inputs / case)
+            self.accepted.mkdir(exist_ok=True)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """The same files under another folder, for a reader; links in the source are not followed."""
+    target.mkdir()
+    target.chmod(0o755)
+    for entry in sorted(source.iterdir()):
+        if entry.is_symlink():
+            continue
+        if entry.is_dir():
+            link_tree(entry, target / entry.name)
+            continue
+        try:
+            os.link(entry, target / entry.name)
+        except OSError:
+            shutil.copyfile(entry, target / entry.name)
+
+
+@contextlib.contextmanager
+def open_work(store: Store, key: str, resume: bool, note: Callable[[str], None]) -> Iterator[WorkFolder]:
+    """The work folder of a run, locked; it goes when the block ends well, and stays when it does not.
+
+    Parameters
+    ----------
+    key : str
+        Address of the run.
+    resume : bool
+        Whether what an interrupted run left is taken.
+    note : callable
+        Told when another runner has to be waited for.
+    """
+    folder = store.root / "predictions" / f".work-{key[:24]}"
+    with storing("opening the work folder", folder):
+        lock = _lock(folder, note)
+    try:
+        if not resume:
+            _empty(folder)
+        work = WorkFolder(folder)
+        yield work
+        _empty(folder)
+        remove_tree(folder)
+    finally:
+        os.close(lock)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            remove_tree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def _lock(folder: Path, note: Callable[[str], None]) -> int:
+    """An exclusive lock on ``folder/lock``; the file must still be there once it is held."""
+    told = False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), (folder / "lock").stat()):
+                    return handle
+            os.close(handle)
+        except BlockingIOError:
+            os.close(handle)
+            if not told:
+                note("  another runner works on the same run: waiting for it")
+                told = True
+            time.sleep(0.2)
