@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import chdtrc
 
 from ranking.document import Dendrogram, Heterogeneity
-from ranking.ranks import compute_average_ranks, compute_tau
+from ranking.ranks import compute_average_ranks
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,7 +31,7 @@ def compute_heterogeneity(rank_sums: Ints) -> Heterogeneity | None:
     if sites < 2 or count < 2:
         return None
     columns = np.ascontiguousarray(rank_sums.T)
-    tau = np.array([compute_tau(row, columns) for row in rank_sums])
+    tau = compute_tau_matrix(rank_sums)
     pairs = tau[np.triu_indices(sites, 1)]
     defined = pairs[~np.isnan(pairs)]
     concordance = compute_concordance(compute_average_ranks(columns))
@@ -41,6 +41,26 @@ def compute_heterogeneity(rank_sums: Ints) -> Heterogeneity | None:
         "kendall_w": concordance[0] if concordance else None,
         "kendall_w_p": concordance[1] if concordance else None,
     }
+
+
+def compute_tau_matrix(scores: Ints) -> Floats:
+    """Kendall's tau-b between all pairs of rows.
+
+    Parameters
+    ----------
+    scores : ndarray of int, shape (S, A)
+
+    Returns
+    -------
+    ndarray of float64, shape (S, S)
+        NaN where a row ties all.
+    """
+    first, second = np.triu_indices(scores.shape[1], 1)
+    signs = np.sign(scores[:, first] - scores[:, second]).astype(np.float64)
+    untied = np.abs(signs).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tau: Floats = (signs @ signs.T) / np.sqrt(untied[:, None] * untied[None, :])
+    return tau
 
 
 def compute_concordance(ranks: Floats) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from ranking.answers import (
     compute_decathlon,
     compute_permutation_ranking,
 )
-from ranking.assemble_site import build_site
+from ranking.assemble_site import Picture, build_site
 from ranking.bootstrap import Weighting
 from ranking.document import (
     FORMAT,
@@ -50,14 +50,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Combination:
-    """What a document is made of: shares in the order of sites, details where they are at hand, and what was asked
-    for."""
+    """What a document is made of: shares in the order of sites, details and pictures of cases where they are at hand,
+    and what was asked for."""
 
     method: str
     rule: Rule
     submissions: tuple[str, ...]
     shares: list[SiteShare]
     details: list[SiteDetails] | None
+    pictures: list[list[Picture]] | None
     bootstrap: Weighting | None
     draws: int
     seed: int
@@ -87,7 +88,7 @@ def compute_document(given: Combination) -> Document:
     info: BootstrapInfo | None = None
     if given.bootstrap is not None:
         info = {"weighting": given.bootstrap, "draws": given.draws, "seed": given.seed}
-    details: Sequence[SiteDetails | None] = given.details or [None] * len(given.shares)
+    pictures: Sequence[list[Picture] | None] = given.pictures or [None] * len(given.shares)
     metrics: list[MetricInfo] = [
         {
             "name": metric.name,
@@ -116,8 +117,8 @@ def compute_document(given: Combination) -> Document:
         "metrics": metrics,
         "federation": _compute_federation(given),
         "per_site": [
-            build_site(share, detail, given.method, given.rule, len(given.submissions))
-            for share, detail in zip(given.shares, details, strict=True)
+            build_site(share, picture, given.method, given.rule, len(given.submissions))
+            for share, picture in zip(given.shares, pictures, strict=True)
         ],
         "missing_values": given.missing_values,
         "left_out": list(given.left_out),

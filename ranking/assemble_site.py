@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,43 +16,63 @@ from ranking.site_share import SiteDetails, SiteShare
 Floats = npt.NDArray[np.float64]
 
 # About so many values of single cases are kept per metric and site; a plot cannot show more.
-_DOT_BUDGET = 600
+_DOT_BUDGET = 300
 _LEAST_DOTS = 5
 
 
-def build_site(share: SiteShare, details: SiteDetails | None, method: str, rule: Rule, submissions: int) -> Site:
-    """One site by one method; without details (a share from elsewhere) there are no values of cases."""
+class Picture(NamedTuple):
+    """What is drawn of the cases of one metric at one site; the same for every method."""
+
+    boxes: list[Box | None]
+    dots: Dots
+    case_rank_counts: list[list[int]]
+
+
+def build_pictures(details: SiteDetails, submissions: int) -> list[Picture]:
+    """Pictures of every metric of a site."""
+    return [
+        Picture(
+            _build_boxes(details, number, submissions),
+            _build_dots(details, number, submissions),
+            _count_case_ranks(details, number, submissions),
+        )
+        for number in range(len(details.case_ranks))
+    ]
+
+
+def build_site(share: SiteShare, pictures: list[Picture] | None, method: str, rule: Rule, submissions: int) -> Site:
+    """One site by one method; without pictures (a share from elsewhere) there are no values of cases."""
     sums = share.compute_rank_sums(method)
+    bootstrap = share.bootstrap.get(method)
     return {
         "name": share.name,
         "cases": share.cases,
         "mean_rank": [int(value) / len(rule.metrics) for value in sums],
         "rank": compute_average_ranks(sums).tolist(),
         "metrics": [
-            _build_metric(share, details, method, number, metric.name, submissions)
+            _build_metric(share, pictures[number] if pictures else None, method, number, metric.name, submissions)
             for number, metric in enumerate(rule.metrics)
         ],
         "significance": share.significant.sum(axis=0).tolist(),
-        "bootstrap": share.bootstrap[method].site if method in share.bootstrap else None,
+        "bootstrap": bootstrap.site if bootstrap else None,
         "methods_rank": {name: compute_average_ranks(share.compute_rank_sums(name)).tolist() for name in METHODS},
     }
 
 
 def _build_metric(
-    share: SiteShare, details: SiteDetails | None, method: str, number: int, name: str, submissions: int
+    share: SiteShare, picture: Picture | None, method: str, number: int, name: str, submissions: int
 ) -> SiteMetric:
-    values = share.values[method][number] if method in share.values else np.full(submissions, np.nan)
-    beaten = share.significant[number]
-    has_bootstrap = method in share.bootstrap and share.bootstrap[method].site is not None
+    values = share.values[method][number].tolist() if method in share.values else [math.nan] * submissions
+    bootstrap = share.bootstrap.get(method)
     return {
         "metric": name,
-        "value": replace_infinite(values.tolist()),
+        "value": replace_infinite(values),
         "rank": share.ranks[method][number].tolist(),
-        "box": _build_boxes(details, number, submissions) if details else [None] * submissions,
-        "dots": _build_dots(details, number, submissions) if details else None,
-        "case_rank_counts": _count_case_ranks(details, number, submissions) if details else None,
-        "significant": ["".join("1" if cell else "0" for cell in row) for row in beaten.tolist()],
-        "bootstrap": share.bootstrap[method].metrics[number] if has_bootstrap else None,
+        "box": picture.boxes if picture else [None] * submissions,
+        "dots": picture.dots if picture else None,
+        "case_rank_counts": picture.case_rank_counts if picture else None,
+        "significant": ["".join("1" if cell else "0" for cell in row) for row in share.significant[number].tolist()],
+        "bootstrap": bootstrap.metrics[number] if bootstrap and bootstrap.metrics else None,
     }
 
 

@@ -91,7 +91,9 @@ def _write_shares(command: Command, study: Study, shares: list[SiteShare], setti
         for share, table in zip(shares, study.sites, strict=True):
             if len(table.present) != len(study.submissions):
                 raise OptionError(f"--share with --absent rank-last: make the share of site {share.name} by itself")
-            text = format_share(share, study.submissions, study.rule, settings.site, command.share_draws)
+            text = format_share(
+                share, study.submissions, study.rule, settings.make_site_settings(study), command.share_draws
+            )
             (staging / f"share_{share.name}.json").write_text(text, encoding="utf-8")
             print(f"share of site {share.name}: {share.cases} cases, {len(study.submissions)} submissions")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -130,27 +129,28 @@ def compute_weighted(
 ) -> dict[str, WeightedRanking]:
     """The final ranking with sites weighted equally, by their cases, and by the square root of their cases.
 
-    Totals are exact (integers, or fractions of the doubles of the square roots), so equal ones tie.
+    Totals are exact (whole numbers, of the doubles of the square roots too), so equal ones tie.
     """
-    weightings: dict[str, list[Fraction]] = {
-        "equal": [Fraction(1)] * len(cases),
-        "cases": [Fraction(count) for count in cases],
-        "sqrt-cases": [Fraction(math.sqrt(count)) for count in cases],
+    weightings: dict[str, list[int]] = {
+        "equal": [1] * len(cases),
+        "cases": list(cases),
+        # A double of at least 1, times 2**52, is a whole number.
+        "sqrt-cases": [int(math.ldexp(math.sqrt(count), 52)) for count in cases],
     }
     result: dict[str, WeightedRanking] = {}
     equal: Floats | None = None
     for name, weights in weightings.items():
         totals = [
-            sum((weight * int(value) for weight, value in zip(weights, column, strict=True)), Fraction(0))
-            for column in rank_sums.T
+            sum(weight * value for weight, value in zip(weights, column, strict=True))
+            for column in rank_sums.T.tolist()
         ]
         levels = {total: level for level, total in enumerate(sorted(set(totals)))}
         ranks = compute_final_ranks(np.array([levels[total] for total in totals]), ties)
         equal = ranks if equal is None else equal
-        whole = sum(weights, Fraction(0))
+        whole = sum(weights)
         result[name] = {
-            "weights": [float(weight / whole) for weight in weights],
-            "mean_rank": [float(total / (metrics * whole)) for total in totals],
+            "weights": [weight / whole for weight in weights],
+            "mean_rank": [total / (metrics * whole) for total in totals],
             "final_rank": ranks.tolist(),
             "tau": compute_one_tau(equal, ranks),
             "changed": int((ranks != equal).sum()),

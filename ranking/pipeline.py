@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from ranking.assemble import Combination, compute_document
+from ranking.assemble_site import build_pictures
 from ranking.bootstrap import Weighting
 from ranking.document import Document
 from ranking.final import FinalTies
 from ranking.read import load_site_files
 from ranking.rules import Rule, load_rule
+from ranking.signed_rank_draws import is_worth_compiling
 from ranking.site_share import SiteDetails, SiteSettings, SiteShare, analyse_site
 from ranking.tables import Absent, Study, build_study
 
@@ -41,15 +43,18 @@ class Settings:
     workers: int = 1
     more: bool = False
 
-    @property
-    def site(self) -> SiteSettings:
+    def make_site_settings(self, study: Study) -> SiteSettings:
         """What is asked of each site."""
+        pairs = len(study.submissions) * (len(study.submissions) - 1) // 2
+        values = sum(len(site.cases) for site in study.sites) * len(study.rule.metrics)
+        tested = self.bootstrap is not None and "testBased" in self.methods
         return SiteSettings(
             bootstrap_methods=self.methods if self.bootstrap else (),
             weighting=self.bootstrap or "case",
             draws=self.draws,
             seed=self.seed,
             na_bottom=self.na == "bottom",
+            compiled=tested and is_worth_compiling(pairs, values, self.draws),
         )
 
 
@@ -77,17 +82,17 @@ def analyse_study(
 
 
 def _analyse_sites(study: Study, settings: Settings) -> Iterator[tuple[int, tuple[SiteShare, SiteDetails]]]:
-    submissions = len(study.submissions)
+    submissions, asked = len(study.submissions), settings.make_site_settings(study)
     if settings.workers <= 1 or len(study.sites) < 2:
         for index, table in enumerate(study.sites):
-            yield index, analyse_site(table, study.rule, submissions, settings.site)
+            yield index, analyse_site(table, study.rule, submissions, asked)
         return
     # Fresh processes: a forked one could inherit the locks of numpy's threads.
     context = multiprocessing.get_context("spawn")
     workers = min(settings.workers, len(study.sites))
     with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
         futures = {
-            pool.submit(analyse_site, table, study.rule, submissions, settings.site): index
+            pool.submit(analyse_site, table, study.rule, submissions, asked): index
             for index, table in enumerate(study.sites)
         }
         for future in as_completed(futures):
@@ -98,6 +103,7 @@ def combine(
     study: Study, shares: list[SiteShare], details: list[SiteDetails] | None, settings: Settings
 ) -> list[Document]:
     """One document per method that was asked for."""
+    pictures = [build_pictures(detail, len(study.submissions)) for detail in details] if details else None
     return [
         compute_document(
             Combination(
@@ -106,6 +112,7 @@ def combine(
                 submissions=study.submissions,
                 shares=shares,
                 details=details,
+                pictures=pictures,
                 bootstrap=settings.bootstrap,
                 draws=settings.draws,
                 seed=settings.seed,

@@ -37,7 +37,7 @@ _QUANTILE = float(ndtri(1.0 - ALPHA))
 # Few enough that the blocks stay in the processor's cache.
 _PAIRS_AT_ONCE = 16
 # Below this many sums the compiler would take longer than numpy.
-_WORTH_COMPILING = 200_000_000
+_WORTH_COMPILING = 1_000_000_000
 
 
 def compute_win_draws(
@@ -78,9 +78,14 @@ def compute_win_draws(
     return wins
 
 
-def find_add_sums(work: int) -> AddSums:
-    """The quickest implementation for so many sums (pairs x cases x samples) that is installed."""
-    if work >= _WORTH_COMPILING and importlib.util.find_spec("numba") is not None:
+def is_worth_compiling(pairs: int, cases: int, draws: int) -> bool:
+    """Whether so much work (in all metrics and sites together) repays the compiler's start, and numba is there."""
+    return pairs * cases * draws >= _WORTH_COMPILING and importlib.util.find_spec("numba") is not None
+
+
+def find_add_sums(compiled: bool) -> AddSums:
+    """The compiled or the plain implementation; their results are the same."""
+    if compiled:
         from ranking.signed_rank_kernel import add_sums_compiled
 
         return add_sums_compiled
