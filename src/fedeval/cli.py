@@ -29,6 +29,11 @@ ToySize = Annotated[str | None, typer.Option("--toy-size", help="Size of the toy
 Foreign = Annotated[bool | None, typer.Option("--allow-foreign-code", help="Process engine: run cubes from elsewhere.")]
 PerCase = Annotated[bool, typer.Option("--per-case", help="One container a case, each with its own time limit.")]
 OnFailure = Annotated[str, typer.Option("--on-failure", help="After a crash: stop, or continue with what remains.")]
+AsSingularity = Annotated[
+    bool | None,
+    typer.Option("--as-singularity", help="Run docker images as they behave after conversion to singularity."),
+]
+Tmp = Annotated[str | None, typer.Option("--tmp", help="Size of /tmp with --as-singularity: 64m, or 16m (stricter).")]
 Resume = Annotated[bool | None, typer.Option("--resume/--no-resume", help="Take what an interrupted run finished.")]
 
 
@@ -54,7 +59,7 @@ def test_command(
     platform: Platform = None, storage: Storage = None, log: LogLevel = None, cleanup: Cleanup = None,
     json: Json = None, toy_size: ToySize = None, foreign: Foreign = None,
     per_case: PerCase = False, on_failure: OnFailure = "stop",
-    resume: Resume = None,
+    resume: Resume = None, as_singularity: AsSingularity = None, tmp: Tmp = None,
 ) -> None:  # fmt: skip
     """Run data_prep, a model and metrics on the benchmark's toy cases; `medperf test run` is the same."""
     if verb not in (None, "run"):
@@ -62,7 +67,8 @@ def test_command(
     if benchmark is None:
         raise UsageError("which benchmark?", "no -b", "e.g. medperf test -b 1 -m mlcubes/model/mlcube")
     own = {"platform": platform, "storage": storage, "log_level": log, "cleanup": cleanup, "json": json,
-           "toy_size": toy_size, "allow_foreign": foreign, "resume": resume}  # fmt: skip
+           "toy_size": toy_size, "allow_foreign": foreign, "resume": resume,
+           "as_singularity": as_singularity, "tmp": tmp}  # fmt: skip
     options = merge_options({**context.obj, **{key: value for key, value in own.items() if value is not None}})
     request = TestRequest(benchmark, model, data_prep, evaluator, dataset, build, _mode(per_case, on_failure))
     _report(run_test(request, options, RunView(quiet=options.json)), options.json)

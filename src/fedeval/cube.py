@@ -20,7 +20,8 @@ from fedeval.log import show_safe
 from fedeval.strict_yaml import load_mapping
 
 MANIFEST_NAME = "mlcube.yaml"
-ALLOWED_RUN_ARGS = ("--gpus", "--shm-size", "--cpus", "--memory", "-m", "--ipc=private", "--network=none", "--rm")
+_VALUED_ARGS = ("--gpus", "--shm-size", "--cpus", "--memory", "-m", "--user", "-u")
+ALLOWED_RUN_ARGS = (*_VALUED_ARGS, "--ipc=private", "--network=none", "--rm")
 """The only docker arguments a manifest may carry, for upstream's sake; the benchmark's limits decide."""
 
 _DOCKER_KEYS = {
@@ -271,8 +272,8 @@ def _check_run_args(docker: Mapping[str, Any], file: Path) -> None:
         words = shlex.split(text)
         for position, word in enumerate(words):
             previous = words[position - 1] if position else ""
-            is_value = not word.startswith("-") and previous in ("--gpus", "--shm-size", "--cpus", "--memory", "-m")
-            if not is_value and word not in ALLOWED_RUN_ARGS and word.split("=")[0] not in ALLOWED_RUN_ARGS[:5]:
+            is_value = not word.startswith("-") and previous in _VALUED_ARGS
+            if not is_value and word not in ALLOWED_RUN_ARGS and word.split("=")[0] not in _VALUED_ARGS:
                 raise UnsafeManifestError(
                     f"{file}: docker.{key} asks for an argument that is not allowed", show_safe(word, 120), next_step
                 )

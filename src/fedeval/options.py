@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ class Options:
         Lets the process engine run cubes that do not come from this checkout.
     resume : bool
         Whether what an interrupted run had finished is taken.
+    as_singularity : bool
+        Docker images run as they would after conversion to singularity.
+    tmp : str or None
+        Size of /tmp there, e.g. ``16m``.
     """
 
     storage: Path
@@ -46,6 +51,8 @@ class Options:
     toy_size: str | None = None
     allow_foreign: bool = False
     resume: bool = True
+    as_singularity: bool = False
+    tmp: str | None = None
 
 
 def merge_options(arguments: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Options:
@@ -66,6 +73,10 @@ def merge_options(arguments: Mapping[str, object], environment: Mapping[str, str
     _check_choice("--platform", merged.get("platform"), PLATFORMS)
     _check_choice("--log", merged.get("log_level"), LOG_LEVELS)
     _check_choice("--toy-size", merged.get("toy_size"), TOY_SIZES)
+    if merged.get("tmp") is not None and not re.fullmatch(r"[1-9]\d{0,5}m", str(merged["tmp"])):
+        raise UsageError("--tmp is not a size", f"{merged['tmp']!r}; expected MiB, e.g. 64m or 16m")
+    if merged.get("as_singularity") and merged.get("platform") not in (None, "docker"):
+        raise UsageError("--as-singularity runs docker images", f"--platform={merged['platform']}; expected docker")
     merged["storage"] = Path(str(merged["storage"])).expanduser().absolute()
     return Options(**merged)  # type: ignore[arg-type]
 

@@ -12,7 +12,7 @@ from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset, load_dataset, prepare_dataset, stage_toy_data
 from fedeval.engine.base import Engine, ImageRecord
-from fedeval.engine.docker_engine import DockerEngine
+from fedeval.engine.docker_engine import DockerEngine, Emulation
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.engine.singularity_engine import SingularityEngine
 from fedeval.errors import EngineDownError, EngineForbiddenError, EngineMissingError, FedevalError
@@ -127,6 +127,8 @@ def load_cubes(request: TestRequest, benchmark: Benchmark) -> dict[str, CubeMani
 
 def choose_engine(options: Options, view: RunView) -> Engine:
     """The engine that was asked for; else docker where one answers, else process with a clear warning."""
+    if options.as_singularity:
+        return DockerEngine(Emulation(int((options.tmp or "64m").removesuffix("m"))))
     if options.platform == "docker":
         return DockerEngine()
     if options.platform == "singularity":

@@ -38,6 +38,9 @@ from fedeval.store import storing
 GRID_TOLERANCE_MM = 1e-2
 """How far a corner of the prediction's grid may lie from the reference's."""
 
+MAX_HEADER_BYTES = 1 << 20
+"""Voxels that begin later would make the reader decompress what nobody looks at."""
+
 _UNREADABLE = (
     ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, TypeError, ArithmeticError,
     LookupError, AttributeError, MemoryError, struct.error, zlib.error,
@@ -189,6 +192,8 @@ def _check_image(path: Path, shape: tuple[int, ...], affine: np.ndarray, labels:
         found_shape, found_affine = _spatial(image.shape), np.asarray(image.affine, dtype=np.float64)
     except _UNREADABLE as err:
         raise _Refused("not_a_nifti", "not a readable NIfTI file; expected .nii.gz") from err
+    if getattr(image.dataobj, "offset", 0) > MAX_HEADER_BYTES:
+        raise _Refused("not_a_nifti", "voxels that begin beyond the header; expected them right after it")
     if found_shape != shape:
         raise _Refused("wrong_shape", f"{_times(found_shape)}; expected {_times(shape)}")
     distance = _corner_distance_mm(found_affine, affine, shape)

@@ -111,7 +111,7 @@ def test_dangerous_run_arguments_are_refused(tmp_path: Path, keys: dict[str, str
         load_cube(folder)
 
 
-@pytest.mark.parametrize("arguments", ["--gpus=1", "--gpus all --shm-size=8g", "--shm-size 2g", "--memory=4g --rm"])
+@pytest.mark.parametrize("arguments", ["--gpus=1", "--gpus all --shm-size=8g", "--shm-size 2g", "--memory=4g --rm", "--user 0:0"])
 def test_arguments_that_upstream_cubes_carry_are_accepted(tmp_path: Path, arguments: str) -> None:
     assert load_cube(make_cube(tmp_path, docker_keys={"gpu_args": f"'{arguments}'"})).image
 

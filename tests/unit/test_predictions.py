@@ -68,6 +68,10 @@ def lose_affine(data: bytearray) -> None:
     struct.pack_into("<12f", data, 280, *[float("nan")] * 12)
 
 
+def begin_late(data: bytearray) -> None:
+    struct.pack_into("<f", data, 108, 3e9)
+
+
 def claim_terabytes(data: bytearray) -> None:
     struct.pack_into("<8h", data, 40, 3, 32767, 32767, 32767, 1, 1, 1, 1)
 
@@ -86,6 +90,7 @@ def claim_terabytes(data: bytearray) -> None:
         ("wrong_affine", lambda path: save(path, MASK, np.eye(4))),
         ("wrong_affine", lambda path: save(path, MASK, AFFINE + 0.02 * np.eye(4)[:, [3, 0, 1, 2]])),
         ("wrong_affine", lambda path: (save(path, MASK), rewrite(path, lose_affine))),
+        ("not_a_nifti", lambda path: (save(path, MASK), rewrite(path, begin_late))),
         ("truncated", lambda path: (save(path, MASK), path.write_bytes(path.read_bytes()[:-20]))),
         ("truncated", lambda path: (save(path, MASK), rewrite(path, lambda data: data.__delitem__(slice(-100, None))))),
         ("not_integer_labels", lambda path: save(path, MASK * np.float32(0.25))),

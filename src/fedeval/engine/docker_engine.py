@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,6 +48,7 @@ from fedeval.log import LOGGER, show_safe
 LABEL = "org.fedeval.runner"
 DEADLINE_LABEL = "org.fedeval.deadline"
 NOBODY = 65534
+EMULATED_HOME = "/home/fedeval"
 _FAULTS = (APIError, requests.exceptions.RequestException, DockerException)
 
 
@@ -67,8 +69,26 @@ def container_user() -> tuple[int, int]:
     return (uid, gid) if uid else (NOBODY, NOBODY)
 
 
+@dataclass(frozen=True)
+class Emulation:
+    """Run an image the way a converted SIF behaves: no WORKDIR, a home of its own that is empty, a small /tmp.
+
+    Attributes
+    ----------
+    tmp_mb : int
+        Size of /tmp, /var/tmp and the home folder: 64 as in apptainer 1.4, 16 for the stricter older versions.
+    """
+
+    tmp_mb: int = 64
+
+
 class DockerEngine:
     """Runs tasks in containers of a Docker (or podman) engine.
+
+    Parameters
+    ----------
+    emulation : Emulation, optional
+        Behave as after conversion to singularity.
 
     Raises
     ------
@@ -79,7 +99,8 @@ class DockerEngine:
     name = "docker"
     not_enforced: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, emulation: Emulation | None = None) -> None:
+        self._emulation = emulation
         self._client = _connect()
         version = self._client.version()
         self.version = str(version.get("Version", "unknown"))
@@ -166,14 +187,18 @@ class DockerEngine:
         gpus = []
         if call.manifest.accelerator_count and has_gpu():
             gpus = [docker.types.DeviceRequest(count=call.manifest.accelerator_count, capabilities=[["gpu"]])]
-        tmpfs = f"size={limits.tmp_mb}m,mode=1777,nosuid,nodev"
+        emulation = self._emulation
+        tmp_mb = emulation.tmp_mb if emulation else limits.tmp_mb
+        tmpfs = dict.fromkeys(("/tmp", "/var/tmp"), f"size={tmp_mb}m,mode=1777,nosuid,nodev")
+        if emulation:
+            tmpfs[EMULATED_HOME] = f"size={tmp_mb}m,uid={uid},gid={gid},mode=700,nosuid,nodev"
         host = api.create_host_config(
             mounts=[
                 Mount(binding.inside, str(binding.host), type="bind", read_only=binding.read_only)
                 for binding in call.invocation.bindings
             ],
             network_mode="none", read_only=True, init=True, cap_drop=["ALL"], security_opt=["no-new-privileges"],
-            tmpfs={"/tmp": tmpfs, "/var/tmp": tmpfs},
+            tmpfs=tmpfs,
             mem_limit=f"{limits.memory_mb}m", memswap_limit=f"{limits.memory_mb}m", pids_limit=limits.pids,
             shm_size=f"{limits.shm_mb}m", nano_cpus=int(limits.cpus * 1e9) if limits.cpus else None,
             log_config=LogConfig(type="json-file", config={"max-size": f"{limits.log_mb}m", "max-file": "1"}),
@@ -181,7 +206,9 @@ class DockerEngine:
         )  # fmt: skip
         made = api.create_container(
             call.image.digest, command=list(call.invocation.arguments), host_config=host, user=f"{uid}:{gid}",
-            entrypoint=list(call.invocation.entrypoint) or None, environment=dict(base_environment("/tmp")),
+            entrypoint=list(call.invocation.entrypoint) or None,
+            environment=dict(base_environment(EMULATED_HOME if emulation else "/tmp")),
+            working_dir="/tmp" if emulation else None,
             name=f"fedeval-{call.invocation.task.replace('_', '-')}-{uuid.uuid4().hex[:12]}", network_disabled=True,
             labels={LABEL: runner_identity(), DEADLINE_LABEL: f"{time.time() + call.budget_s:.0f}"},
         )  # fmt: skip
