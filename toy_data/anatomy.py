@@ -29,7 +29,7 @@ class Window:
     Attributes
     ----------
     slices : tuple of slice
-        Where the window lies in the grid.
+        Where the window lies in the grid, or in the window that it is a part of.
     axes_mm : tuple of ndarray of float64
         Positions of its voxel centres along each axis, in mm.
     """
@@ -42,16 +42,16 @@ class Window:
         """Voxels along each axis."""
         return (self.axes_mm[0].size, self.axes_mm[1].size, self.axes_mm[2].size)
 
-    def crop(self, mask: NDArray[np.bool_], margin: int) -> "Window":
-        """Return the smallest window around a mask and `margin` voxels more; its slices count from this window."""
-        slices, axes = [], []
-        for axis in range(3):
-            others = tuple(other for other in range(3) if other != axis)
-            inside = np.nonzero(mask.any(axis=others))[0]
-            part = slice(max(0, int(inside[0]) - margin), min(mask.shape[axis], int(inside[-1]) + 1 + margin))
-            slices.append(part)
-            axes.append(self.axes_mm[axis][part])
-        return Window((slices[0], slices[1], slices[2]), (axes[0], axes[1], axes[2]))
+    def crop(self, slices: tuple[slice, slice, slice]) -> "Window":
+        """Return a part of this window."""
+        x, y, z = (axis[part] for axis, part in zip(self.axes_mm, slices, strict=True))
+        return Window(slices, (x, y, z))
+
+    def split(self, planes: int) -> list["Window"]:
+        """Return this window as slabs of at most `planes` voxels along the first axis."""
+        starts = range(0, self.shape[0], planes)
+        rest = slice(0, self.shape[1]), slice(0, self.shape[2])
+        return [self.crop((slice(start, min(start + planes, self.shape[0])), *rest)) for start in starts]
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,24 @@ class Tissue:
     fluid: FloatArray
     detail: FloatArray
 
-    def crop(self, slices: tuple[slice, slice, slice]) -> "Tissue":
-        """Return the tissue in a part of the window."""
-        return Tissue(
-            self.brain[slices], self.white[slices], self.grey[slices], self.fluid[slices], self.detail[slices]
-        )
-
 
 def compute_window(grid: Grid) -> Window:
     """Compute the part of a grid that can hold brain."""
-    slices, axes = [], []
-    for axis in range(3):
-        positions = grid.axis_mm(axis)
-        inside = np.nonzero(np.abs(positions - _GRID_CENTRE_MM[axis]) <= _REACH_MM[axis])[0]
-        window = slice(int(inside[0]), int(inside[-1]) + 1)
-        slices.append(window)
-        axes.append(positions[window])
-    return Window((slices[0], slices[1], slices[2]), (axes[0], axes[1], axes[2]))
+    whole = Window(
+        (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2])),
+        (grid.axis_mm(0), grid.axis_mm(1), grid.axis_mm(2)),
+    )
+    x, y, z = (
+        compute_extent(np.abs(axis - centre) <= reach)
+        for axis, centre, reach in zip(whole.axes_mm, _GRID_CENTRE_MM, _REACH_MM, strict=True)
+    )
+    return whole.crop((x, y, z))
+
+
+def compute_extent(inside: NDArray[np.bool_]) -> slice:
+    """Compute the smallest slice that holds every true value of a vector."""
+    found = np.nonzero(inside)[0]
+    return slice(int(found[0]), int(found[-1]) + 1)
 
 
 def compute_atlas_positions(window: Window, streams: Streams) -> list[FloatArray]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toy_data.anatomy import Streams, Tissue, Window
-from toy_data.exact import BELL_STD, FloatArray, RandomStream, compute_binomial, compute_field
+from toy_data.exact import BELL_STD, FloatArray, IntArray, compute_binomial, compute_field
 from toy_data.grid import Grid
 from toy_data.sites import SiteProfile
 from toy_data.tumour import ENHANCING, NECROSIS, OEDEMA
@@ -29,7 +29,7 @@ _NOISE_STD = BELL_STD * 14.697
 
 @dataclass(frozen=True)
 class TumourLook:
-    """What the images need to know of the tumour, on the part of the window that it can reach.
+    """What the images need to know of the tumour, on a part of a window.
 
     Attributes
     ----------
@@ -44,6 +44,14 @@ class TumourLook:
     slices: tuple[slice, slice, slice]
     weights: tuple[FloatArray, ...]
     texture: FloatArray
+
+    def crop(self, slab: slice) -> "TumourLook":
+        """Return what lies in a slab of the window along the first axis; nothing may be left."""
+        mine = self.slices[0]
+        start, stop = max(mine.start, slab.start), max(mine.start, slab.start, min(mine.stop, slab.stop))
+        part = slice(start - mine.start, stop - mine.start)
+        slices = (slice(start - slab.start, stop - slab.start), *self.slices[1:])
+        return TumourLook(slices, tuple(weight[part] for weight in self.weights), self.texture[part])
 
 
 def compute_tumour_look(labels: NDArray[np.uint8], part: Window, grid: Grid, streams: Streams) -> TumourLook:
@@ -74,31 +82,70 @@ def compute_signal(modality: str, tissue: Tissue, tumour: TumourLook, window: Wi
     return signal
 
 
+def draw_noise(modality: str, grid: Grid, window: Window, streams: Streams) -> IntArray:
+    """Draw uncorrelated noise for a window and one voxel more on every side."""
+    x, y, z = window.shape
+    return streams(f"{modality} noise {grid.name}").bell((x + 2, y + 2, z + 2))
+
+
+def compute_noise(drawn: IntArray) -> FloatArray:
+    """Correlate the noise of neighbouring voxels; standard deviation 1, each axis shorter by two."""
+    return compute_binomial(drawn) / _NOISE_STD
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What one modality's images go through at a site, on one grid.
+
+    Attributes
+    ----------
+    noise, bias : float
+        See `toy_data.SiteProfile`.
+    slab : int
+        Voxels along the third axis that one acquired slice covers.
+    curve : ndarray of int16, shape (101,)
+        Stored value of each grey level.
+    """
+
+    noise: float
+    bias: float
+    slab: int
+    curve: NDArray[np.int16]
+
+
+def make_scanner(modality: str, profile: SiteProfile, grid: Grid) -> Scanner:
+    """Make the scanner of a site for one modality and grid."""
+    slab = max(1, round(profile.slice_thickness_mm[modality] / grid.spacing_mm))
+    return Scanner(profile.noise, profile.bias, slab, _compute_curve(profile.gain[modality], profile.gamma[modality]))
+
+
 def compute_scan(
-    modality: str,
-    signal: FloatArray,
-    brain: NDArray[np.bool_],
-    profile: SiteProfile,
-    grid: Grid,
-    window: Window,
-    streams: Streams,
+    signal: FloatArray, brain: NDArray[np.bool_], noise: FloatArray, bias: FloatArray, scanner: Scanner
 ) -> NDArray[np.int16]:
-    """Turn a signal into the image that a site's scanner stores: bias, noise, slices, intensity curve, int16."""
-    field = np.clip(compute_field(streams(f"{modality} bias"), window.axes_mm, 75.0), -3.0, 3.0)
-    image = signal * (1.0 + profile.bias * field)
-    image += profile.noise * _compute_noise(streams(f"{modality} noise {grid.name}"), window.shape)
-    thickness = max(1, round(profile.slice_thickness_mm[modality] / grid.spacing_mm))
-    if thickness > 1:
-        image = _compute_thick_slices(image, brain, thickness)
+    """Turn a signal into the image that a scanner stores: bias, noise, thick slices, intensity curve, int16.
+
+    Parameters
+    ----------
+    signal : ndarray of float64
+        Noise-free image in levels of 255.
+    brain : ndarray of bool
+        Outside, the image is 0.
+    noise, bias : ndarray of float64
+        Random fields with standard deviation about 1.
+    scanner : Scanner
+    """
+    image = signal * (1.0 + scanner.bias * np.clip(bias, -3.0, 3.0))
+    image += scanner.noise * noise
+    if scanner.slab > 1:
+        image = _compute_thick_slices(image, brain, scanner.slab)
     level = np.clip(np.rint(image * (_STORED_LEVELS / 255.0)), 1.0, float(_STORED_LEVELS)).astype(np.int64)
-    curve = _compute_curve(profile.gain[modality], profile.gamma[modality])
-    stored: NDArray[np.int16] = np.where(brain, curve[level], np.int16(0))
+    stored: NDArray[np.int16] = np.where(brain, scanner.curve[level], np.int16(0))
     return stored
 
 
-def _compute_noise(stream: RandomStream, shape: tuple[int, int, int]) -> FloatArray:
-    white = stream.bell((shape[0] + 2, shape[1] + 2, shape[2] + 2))
-    return compute_binomial(white) / _NOISE_STD
+def compute_bias(modality: str, window: Window, streams: Streams) -> FloatArray:
+    """Compute the smooth field that a modality's coil sensitivity leaves; standard deviation about 1."""
+    return compute_field(streams(f"{modality} bias"), window.axes_mm, 75.0)
 
 
 def _compute_thick_slices(image: FloatArray, brain: NDArray[np.bool_], thickness: int) -> FloatArray:

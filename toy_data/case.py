@@ -9,17 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toy_data.anatomy import Streams, Tissue, Window, compute_atlas_positions, compute_tissue, compute_window
-from toy_data.appearance import TumourLook, compute_scan, compute_signal, compute_tumour_look
+from toy_data.anatomy import Streams, Window, compute_atlas_positions, compute_tissue, compute_window
+from toy_data.appearance import (
+    Scanner,
+    TumourLook,
+    compute_bias,
+    compute_noise,
+    compute_scan,
+    compute_signal,
+    compute_tumour_look,
+    draw_noise,
+    make_scanner,
+)
 from toy_data.atlas import load_atlas
 from toy_data.errors import ToyDataError
 from toy_data.exact import FloatArray, RandomStream
 from toy_data.grid import Grid, check_size
 from toy_data.sites import MODALITIES, CaseNames, compute_case_names, compute_site_profile
 from toy_data.tumour import (
+    TumourPlan,
     compute_labels,
     compute_pushed_positions,
-    compute_squared_distance,
     compute_tumour_plan,
     compute_tumour_window,
 )
@@ -28,6 +38,8 @@ VERSION = 1
 """Changes whenever the voxels of any case change."""
 
 LABELS_KEY = "seg"
+
+_SLAB_PLANES = 30
 
 
 @dataclass(frozen=True)
@@ -96,39 +108,39 @@ def make_case(site: int, index: int, seed: int, size: str) -> ToyCase:
     profile = compute_site_profile(site)
     if index < 0 or seed < 0:
         raise ToyDataError(f"seed and case index must not be negative: found seed {seed}, index {index}")
+    streams = _make_streams(seed, site, index)
+    atlas = load_atlas()
     window = compute_window(grid)
-    head = _compute_head(grid, window, _make_streams(seed, site, index), size_class=(index + site) % 3)
-    images = {}
-    for modality in MODALITIES:
-        signal = compute_signal(modality, head.tissue, head.tumour, window, head.streams)
-        scan = compute_scan(modality, signal, head.tissue.brain, profile, grid, window, head.streams)
-        images[modality] = _paste(scan, grid.shape, window.slices)
+    plan = compute_tumour_plan(atlas, streams, size_class=(index + site) % 3)
+    part = compute_tumour_window(plan, window, streams)
+    labels = compute_labels(atlas, plan, part, streams)
+    segmentation = np.zeros(grid.shape, dtype=np.uint8)
+    segmentation[window.slices][part.slices] = labels
+    look = compute_tumour_look(labels, part, grid, streams)
+    scanners = {modality: make_scanner(modality, profile, grid) for modality in MODALITIES}
+    images = _compute_images(grid, window, plan, look, scanners, streams)
     spacing = (grid.spacing_mm, grid.spacing_mm, grid.spacing_mm)
     names = compute_case_names(site, index)
-    segmentation = _paste(head.labels, grid.shape, window.slices)
     return ToyCase(names, site, index, seed, size, images, segmentation, grid.affine, spacing)
 
 
-@dataclass(frozen=True)
-class _Head:
-    """What a scanner would look at: tissue and tumour on a window's voxels."""
-
-    streams: Streams
-    tissue: Tissue
-    labels: NDArray[np.uint8]
-    tumour: TumourLook
-
-
-def _compute_head(grid: Grid, window: Window, streams: Streams, size_class: int) -> _Head:
+def _compute_images(
+    grid: Grid, window: Window, plan: TumourPlan, look: TumourLook, scanners: Mapping[str, Scanner], streams: Streams
+) -> dict[str, NDArray[np.int16]]:
+    """Compute all images slab by slab, which takes half the memory that whole arrays take, and less time."""
     atlas = load_atlas()
-    positions = compute_atlas_positions(window, streams)
-    plan = compute_tumour_plan(atlas, streams, size_class)
-    squared_mm2 = compute_squared_distance(plan, positions)
-    tissue = compute_tissue(atlas, compute_pushed_positions(plan, positions, squared_mm2))
-    part = compute_tumour_window(plan, squared_mm2, window, margin=grid.smoothing)
-    labels = compute_labels(plan, squared_mm2[part.slices], tissue.crop(part.slices), part, streams)
-    tumour = compute_tumour_look(labels, part, grid, streams)
-    return _Head(streams, tissue, _paste(labels, window.shape, part.slices), tumour)
+    images = {modality: np.zeros(grid.shape, dtype=np.int16) for modality in scanners}
+    drawn = {modality: draw_noise(modality, grid, window, streams) for modality in scanners}
+    for slab in window.split(_SLAB_PLANES):
+        along = slab.slices[0]
+        tissue = compute_tissue(atlas, compute_pushed_positions(plan, compute_atlas_positions(slab, streams)))
+        for modality, scanner in scanners.items():
+            signal = compute_signal(modality, tissue, look.crop(along), slab, streams)
+            noise = compute_noise(drawn[modality][along.start : along.stop + 2])
+            bias = compute_bias(modality, slab, streams)
+            scan = compute_scan(signal, tissue.brain, noise, bias, scanner)
+            images[modality][window.slices][slab.slices] = scan
+    return images
 
 
 def compute_array_checksum(values: NDArray[Any]) -> str:
@@ -142,9 +154,3 @@ def compute_array_checksum(values: NDArray[Any]) -> str:
 def _make_streams(seed: int, site: int, index: int) -> Streams:
     # CRC-32 gives each purpose its own number, so that a new purpose does not shift the others' streams.
     return lambda purpose: RandomStream((VERSION, seed, site, index, zlib.crc32(purpose.encode())))
-
-
-def _paste(part: NDArray[Any], shape: tuple[int, int, int], slices: tuple[slice, slice, slice]) -> NDArray[Any]:
-    whole = np.zeros(shape, dtype=part.dtype)
-    whole[slices] = part
-    return whole

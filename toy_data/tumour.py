@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toy_data.anatomy import Streams, Tissue, Window
+from toy_data.anatomy import Streams, Window, compute_atlas_positions, compute_extent, compute_tissue
 from toy_data.atlas import Atlas
 from toy_data.exact import FloatArray, compute_field
 
@@ -14,6 +14,8 @@ NECROSIS, OEDEMA, ENHANCING = 1, 2, 4
 
 _MAX_LUMP = 1.9
 """No part of the tumour reaches farther, in squared distance, than this times its squared mean radius."""
+
+_COARSE_STEP_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,30 +67,46 @@ def compute_squared_distance(plan: TumourPlan, positions: list[FloatArray]) -> F
     return total
 
 
-def compute_pushed_positions(
-    plan: TumourPlan, positions: list[FloatArray], squared_mm2: FloatArray
-) -> list[FloatArray]:
+def compute_pushed_positions(plan: TumourPlan, positions: list[FloatArray]) -> list[FloatArray]:
     """Move atlas positions towards the tumour's centre, so that tissue appears pushed away from it."""
     reach_mm = 2.0 * plan.oedema_mm
-    fade = np.maximum(0.0, 1.0 - squared_mm2 / (reach_mm * reach_mm))
+    fade = np.maximum(0.0, 1.0 - compute_squared_distance(plan, positions) / (reach_mm * reach_mm))
     pull = plan.push * fade * fade
     return [position - pull * (position - centre) for position, centre in zip(positions, plan.centre, strict=True)]
 
 
-def compute_tumour_window(plan: TumourPlan, squared_mm2: FloatArray, window: Window, margin: int) -> Window:
-    """Compute the part of a window that the tumour can reach, and `margin` voxels more."""
-    reach_mm2 = _MAX_LUMP * max(plan.oedema_mm, plan.core_mm) ** 2
-    return window.crop(squared_mm2 <= reach_mm2, margin)
+def compute_tumour_window(plan: TumourPlan, window: Window, streams: Streams) -> Window:
+    """Compute the part of a window that the tumour can reach, from every few voxels' positions."""
+    step = max(1, int(_COARSE_STEP_MM / (window.axes_mm[0][1] - window.axes_mm[0][0])))
+    every = slice(None, None, step)
+    squared_mm2 = compute_squared_distance(plan, compute_atlas_positions(window.crop((every, every, every)), streams))
+    reached = squared_mm2 <= _MAX_LUMP * max(plan.oedema_mm, plan.core_mm) ** 2
+    x, y, z = (
+        _widen(compute_extent(np.asarray(reached.any(axis=others))), step, size)
+        for others, size in zip(((1, 2), (0, 2), (0, 1)), window.shape, strict=True)
+    )
+    return window.crop((x, y, z))
 
 
-def compute_labels(
-    plan: TumourPlan, squared_mm2: FloatArray, tissue: Tissue, window: Window, streams: Streams
-) -> NDArray[np.uint8]:
-    """Compute the tumour's label of each voxel: 0, 1 (necrosis), 2 (oedema) or 4 (enhancing).
+def _widen(extent: slice, step: int, size: int) -> slice:
+    """Turn an extent in steps into one in voxels, two steps wider at both ends."""
+    return slice(max(0, (extent.start - 2) * step), min(size, (extent.stop + 2) * step))
+
+
+def compute_labels(atlas: Atlas, plan: TumourPlan, window: Window, streams: Streams) -> NDArray[np.uint8]:
+    """Compute the tumour's label of each voxel of a window that holds all of it.
 
     The core is a lumpy ellipsoid, necrosis its irregular inside with patches in the rim; oedema spreads through white
     matter, stops at grey matter and never enters fluid. Only what hangs together with the core is kept.
+
+    Returns
+    -------
+    ndarray of uint8, the window's shape
+        0, 1 (necrosis), 2 (oedema) or 4 (enhancing).
     """
+    positions = compute_atlas_positions(window, streams)
+    squared_mm2 = compute_squared_distance(plan, positions)
+    tissue = compute_tissue(atlas, compute_pushed_positions(plan, positions))
     outline, inside, spread = (streams(name) for name in ("core outline", "necrosis outline", "oedema outline"))
     lumps = 1.0 + 0.30 * compute_field(outline, window.axes_mm, 16.0)
     lumps = np.clip(lumps + 0.15 * compute_field(outline, window.axes_mm, 8.0), 0.45, _MAX_LUMP)

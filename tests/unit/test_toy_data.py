@@ -10,7 +10,7 @@ from scipy.ndimage import label
 
 from toy_data import GRIDS, MODALITIES, ToyCase, ToyDataError, compute_case_names, compute_site_profile, make_case
 from toy_data.anatomy import compute_window
-from toy_data.appearance import _compute_noise, _compute_thick_slices
+from toy_data.appearance import _compute_thick_slices, compute_noise
 from toy_data.atlas import load_atlas
 from toy_data.exact import RandomStream, compute_field
 
@@ -154,7 +154,7 @@ def test_field_does_not_depend_on_the_grid() -> None:
 
 
 def test_noise_is_correlated_with_unit_deviation() -> None:
-    noise = _compute_noise(RandomStream((3,)), (60, 60, 60))
+    noise = compute_noise(RandomStream((3,)).bell((62, 62, 62)))
     assert noise.std() == pytest.approx(1.0, abs=0.02) and abs(noise.mean()) < 0.02
     for axis in range(3):
         values = np.moveaxis(noise, axis, 0)
@@ -202,6 +202,13 @@ def test_window_holds_every_brain() -> None:
     for index in range(6):
         brain = get_brain(get_case(1, index))[window.slices]
         assert not (brain[[0, -1]].any() or brain[:, [0, -1]].any())
+
+
+def test_slabs_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The voxels do not depend on how the work is cut; slabs begin and end before, in and after the tumour."""
+    whole = get_case(3, 4)
+    monkeypatch.setattr("toy_data.case._SLAB_PLANES", 7)
+    assert make_case(3, 4, 0, "ci").compute_checksums() == whole.compute_checksums()
 
 
 def test_names_vary_as_sites_do() -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,20 @@ def test_cli_writes_and_reports_progress_without_network(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
     assert done.stderr.splitlines() == ["toy case 1/2: S01_001", "toy case 2/2: site1-002"]
     assert sorted(path.name for path in (tmp_path / "out" / "data").iterdir()) == ["S01_001", "site1-002"]
+
+
+def test_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    arguments = ("cases", "--site", "1", "--cases", "900", "--out", str(tmp_path / "out"), "--size", "ci")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "toy_data", *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline() == "toy case 1/900: S01_001\n"
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.read().splitlines()[-1] == "toy_data: interrupted; nothing was written"
+    assert running.returncode == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cli_shows_a_bar_on_a_terminal(
