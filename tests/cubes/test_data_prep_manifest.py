@@ -57,10 +57,11 @@ def test_entry_point_knows_the_declared_parameters_and_no_others(task: str) -> N
     assert set(re.findall(r"^  --(\w+)", text, flags=re.MULTILINE)) == declared
 
 
-def test_build_places_exist_and_nothing_is_asked_of_the_engine() -> None:
+def test_build_places_exist_and_only_a_user_is_asked_of_the_engine() -> None:
     docker = load("mlcube.yaml")["docker"]
     assert (CUBE / "mlcube" / docker["build_context"] / docker["build_file"]).is_file()
-    assert set(docker) == {"image", "build_context", "build_file"}
+    assert set(docker) == {"image", "build_context", "build_file", "cpu_args"}
+    assert docker["cpu_args"] == "--rm --user 0:0"
     requirements = (CUBE / "project" / "requirements.txt").read_text(encoding="utf-8")
     assert "http" not in requirements
     assert requirements.count("==") * 2 <= requirements.count("--hash=sha256:")

@@ -4,6 +4,7 @@ Reads only its arguments: no working directory, no home, no environment but DATA
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -69,6 +70,21 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
+def use_owner_of(output_path: Path) -> None:
+    """Give up root for the owner of an output folder: plain mlcube starts containers as root, others name a user.
+
+    Only as process 1, that is in a container, and only if the folder belongs to somebody else.
+    """
+    folder = output_path if output_path.is_dir() else output_path.parent
+    if os.getpid() != 1 or os.getuid() != 0 or not folder.exists() or folder.stat().st_uid == 0:
+        return
+    owner = folder.stat()
+    with contextlib.suppress(PermissionError):  # all capabilities dropped: go on as started
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
 def run_task(arguments: argparse.Namespace) -> None:
     """Run the task that was asked for and print its one-line result."""
     parameters = load_parameters(arguments.parameters_file)
@@ -104,7 +120,10 @@ def main(argv: list[str]) -> int:
     """
     task = argv[0] if argv and not argv[0].startswith("-") else "data_prep"
     try:
-        run_task(parse_arguments(argv))
+        arguments = parse_arguments(argv)
+        if getattr(arguments, "output_path", None):
+            use_owner_of(arguments.output_path)
+        run_task(arguments)
     except CubeError as error:
         print(f"{task}: error: {error}", file=sys.stderr)
         return error.exit_code
