@@ -10,12 +10,21 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fedeval.batch import RunRequest, load_list, run_submissions
 from fedeval.errors import FedevalError, InterruptedRunError, UsageError
 from fedeval.inference import InferenceMode
 from fedeval.log import LOGGER, close_run_log
 from fedeval.options import merge_options
 from fedeval.pipeline import TestOutcome, TestRequest, run_test
-from fedeval.summary import error_text, outcome_text, print_error, print_outcome
+from fedeval.summary import (
+    batch_error,
+    batch_text,
+    error_text,
+    outcome_text,
+    print_batch,
+    print_error,
+    print_outcome,
+)
 from fedeval.view import RunView
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -34,6 +43,7 @@ AsSingularity = Annotated[
     typer.Option("--as-singularity", help="Run docker images as they behave after conversion to singularity."),
 ]
 Tmp = Annotated[str | None, typer.Option("--tmp", help="Size of /tmp with --as-singularity: 64m, or 16m (stricter).")]
+RequireGpu = Annotated[bool | None, typer.Option("--require-gpu", help="Refuse to run where no GPU is present.")]
 Resume = Annotated[bool | None, typer.Option("--resume/--no-resume", help="Take what an interrupted run finished.")]
 
 
@@ -59,7 +69,7 @@ def test_command(
     platform: Platform = None, storage: Storage = None, log: LogLevel = None, cleanup: Cleanup = None,
     json: Json = None, toy_size: ToySize = None, foreign: Foreign = None,
     per_case: PerCase = False, on_failure: OnFailure = "stop",
-    resume: Resume = None, as_singularity: AsSingularity = None, tmp: Tmp = None,
+    resume: Resume = None, require_gpu: RequireGpu = None, as_singularity: AsSingularity = None, tmp: Tmp = None,
 ) -> None:  # fmt: skip
     """Run data_prep, a model and metrics on the benchmark's toy cases; `medperf test run` is the same."""
     if verb not in (None, "run"):
@@ -68,10 +78,40 @@ def test_command(
         raise UsageError("which benchmark?", "no -b", "e.g. medperf test -b 1 -m mlcubes/model/mlcube")
     own = {"platform": platform, "storage": storage, "log_level": log, "cleanup": cleanup, "json": json,
            "toy_size": toy_size, "allow_foreign": foreign, "resume": resume,
-           "as_singularity": as_singularity, "tmp": tmp}  # fmt: skip
+           "as_singularity": as_singularity, "tmp": tmp, "require_gpu": require_gpu}  # fmt: skip
     options = merge_options({**context.obj, **{key: value for key, value in own.items() if value is not None}})
     request = TestRequest(benchmark, model, data_prep, evaluator, dataset, build, _mode(per_case, on_failure))
     _report(run_test(request, options, RunView(quiet=options.json)), options.json)
+
+
+@app.command("run")
+def run_list_command(
+    context: typer.Context,
+    benchmark: Annotated[str | None, typer.Option("-b", "--benchmark", help="Number, or a benchmark file.")] = None,
+    model: Annotated[list[Path] | None, typer.Option("-m", "--model", help="Model cube; may be repeated.")] = None,
+    submissions: Annotated[Path | None, typer.Option("--submissions", help="List file: one model cube a line.")] = None,
+    dataset: Annotated[Path | None, typer.Option("-d", "--dataset", help="Prepared data/ and labels/.")] = None,
+    slots: Annotated[int, typer.Option("--slots", min=1, max=64, help="Submissions at once; slot n gets GPU n.")] = 1,
+    retries: Annotated[int, typer.Option("--retries", min=0, max=20, help="Tries more after platform faults.")] = 2,
+    retry_wait: Annotated[float, typer.Option("--retry-wait", min=0, help="Seconds before a retry.")] = 5.0,
+    build: Annotated[bool, typer.Option("--build/--no-build", help="Build images whose Dockerfile is there.")] = True,
+    platform: Platform = None, storage: Storage = None, log: LogLevel = None, cleanup: Cleanup = None,
+    json: Json = None, toy_size: ToySize = None, foreign: Foreign = None,
+    per_case: PerCase = False, on_failure: OnFailure = "continue",
+    resume: Resume = None, require_gpu: RequireGpu = None,
+) -> None:  # fmt: skip
+    """Run a list of submissions on one prepared dataset, unattended; complete results are never repeated."""
+    if benchmark is None:
+        raise UsageError("which benchmark?", "no -b", "e.g. medperf run -b 1 -d DATASET --submissions list.txt")
+    own = {"platform": platform, "storage": storage, "log_level": log, "cleanup": cleanup, "json": json,
+           "toy_size": toy_size, "allow_foreign": foreign, "resume": resume, "require_gpu": require_gpu}  # fmt: skip
+    options = merge_options({**context.obj, **{key: value for key, value in own.items() if value is not None}})
+    listed = (*(model or ()), *(load_list(submissions) if submissions else ()))
+    request = RunRequest(benchmark, listed, dataset, slots, retries, retry_wait, build, _mode(per_case, on_failure))
+    outcomes = run_submissions(request, options, RunView(quiet=options.json, live=slots == 1))
+    print(batch_text(outcomes)) if options.json else print_batch(outcomes)
+    if error := batch_error(outcomes):
+        raise _ReportedError(error)
 
 
 def _mode(per_case: bool, on_failure: str) -> InferenceMode:

@@ -16,6 +16,7 @@
     |- DataFindingsError            21  sanity_check has findings
     |- ModelError                   22  the submission ended with an error
     |- MetricsError                 23  the metrics cube failed: a fault of the benchmark
+    |- GpuMissingError              24  a GPU is asked for and there is none
     |- TimeLimitError               30  a limit ended the submission ...
     |- MemoryLimitError             31
     |- OutputLimitError             32
@@ -28,6 +29,9 @@
     |  |- PredictionLabelsError     44
     |- StorageError                 50  results cannot be written
     |- DiskFullError                51
+    |- DoctorError                  60  doctor: this machine lacks something the benchmark needs
+    |- SubmissionsFailedError       61  run: some submissions ended with an error of their own
+    |- RunsMissingError             62  run: the platform left some submissions without a result
     |- InterruptedRunError         130  Ctrl-C
 
 A message has three parts: what failed, found against expected, what to do next.
@@ -155,6 +159,12 @@ class MetricsError(FedevalError):
     exit_code = 23
 
 
+class GpuMissingError(FedevalError):
+    """A GPU is asked for and this machine, or its engine, has none to give."""
+
+    exit_code = 24
+
+
 class TimeLimitError(FedevalError):
     """The wall-clock budget of the submission ran out."""
 
@@ -225,6 +235,24 @@ class DiskFullError(StorageError):
     """No space is left on the device."""
 
     exit_code = 51
+
+
+class DoctorError(FedevalError):
+    """This machine lacks something that the benchmark needs."""
+
+    exit_code = 60
+
+
+class SubmissionsFailedError(FedevalError):
+    """Some submissions of a list ended with an error of their own; all others have results."""
+
+    exit_code = 61
+
+
+class RunsMissingError(FedevalError):
+    """A fault of the platform left some submissions of a list without a result."""
+
+    exit_code = 62
 
 
 class InterruptedRunError(FedevalError):

@@ -41,6 +41,8 @@ class Options:
         Docker images run as they would after conversion to singularity.
     tmp : str or None
         Size of /tmp there, e.g. ``16m``.
+    require_gpu : bool
+        Refuse to run a cube that asks for a GPU where none is present.
     """
 
     storage: Path
@@ -53,6 +55,7 @@ class Options:
     resume: bool = True
     as_singularity: bool = False
     tmp: str | None = None
+    require_gpu: bool = False
 
 
 def merge_options(arguments: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Options:

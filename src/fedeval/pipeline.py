@@ -12,10 +12,16 @@ from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset, load_dataset, prepare_dataset, stage_toy_data
 from fedeval.engine.base import Engine, ImageRecord
-from fedeval.engine.docker_engine import DockerEngine, Emulation
+from fedeval.engine.docker_engine import DockerEngine, Emulation, has_gpu
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.engine.singularity_engine import SingularityEngine
-from fedeval.errors import EngineDownError, EngineForbiddenError, EngineMissingError, FedevalError
+from fedeval.errors import (
+    EngineDownError,
+    EngineForbiddenError,
+    EngineMissingError,
+    FedevalError,
+    GpuMissingError,
+)
 from fedeval.inference import InferenceMode, infer, inference_error
 from fedeval.log import open_run_log
 from fedeval.options import Options
@@ -82,10 +88,17 @@ def run_test(request: TestRequest, options: Options, view: RunView) -> TestOutco
     store = Store(options.storage)
     log = open_run_log(store.logs, f"test-{benchmark.name}", options.log_level)
     with choose_engine(options, view) as engine:
-        session = Session(engine, store, view, log.with_suffix(""), options.cleanup)
+        session = Session(engine, store, view, log.with_suffix(""), options.cleanup, options.require_gpu)
         images = get_images(session, cubes, request.build)
         dataset = get_dataset(session, benchmark, cubes, images, request, options)
         return score_submission(session, benchmark, cubes, images, dataset, request.mode, options.resume, started, log)
+
+
+def run_key(benchmark: Benchmark, images: Mapping[str, ImageRecord], dataset: Dataset, mode: InferenceMode) -> str:
+    """Address of a run: everything its results depend on."""
+    limits = benchmark.limits["infer"].to_dict()
+    digests = [images[role].digest for role in ("model", "metrics")]
+    return digest_of("run", benchmark.digest, digests, dataset.digest, limits, mode.per_case)
 
 
 def score_submission(
@@ -97,15 +110,14 @@ def score_submission(
     Everything complete is kept in a work folder until the results have their final place, so that the same command
     after a power cut continues.
     """
-    limits = benchmark.limits["infer"].to_dict()
-    key = digest_of("run", benchmark.digest, images["model"].digest, dataset.digest, limits, mode.per_case)
+    key = run_key(benchmark, images, dataset, mode)
     with open_work(session.store, key, resume, session.view.note) as work, session.store.scratch("scores") as scratch:
         inference = infer(session, benchmark, cubes["model"], images["model"], dataset, work, mode)
         scores = evaluate(session, benchmark, cubes["metrics"], images["metrics"], dataset, inference, scratch)
         error = inference_error(inference, scores.cases)
         names = {role: cube.name for role, cube in cubes.items()}
         total_s = time.monotonic() - started
-        record = build_record(benchmark, session.engine, images, names, dataset, inference, scores, error, total_s)
+        record = build_record(benchmark, session.engine, images, names, dataset, inference, scores, error, total_s, key)
         with session.view.step("write results and report"):
             files = write_results(session.store, benchmark, record, dataset, inference, scores)
     return TestOutcome(record, scores.results, benchmark, files, log, error)
@@ -125,32 +137,51 @@ def load_cubes(request: TestRequest, benchmark: Benchmark) -> dict[str, CubeMani
     return cubes
 
 
-def choose_engine(options: Options, view: RunView) -> Engine:
+def choose_engine(options: Options, view: RunView, gpu: int | None = None) -> Engine:
     """The engine that was asked for; else docker where one answers, else process with a clear warning."""
     if options.as_singularity:
-        return DockerEngine(Emulation(int((options.tmp or "64m").removesuffix("m"))))
+        return DockerEngine(Emulation(int((options.tmp or "64m").removesuffix("m"))), gpu)
     if options.platform == "docker":
-        return DockerEngine()
+        return DockerEngine(gpu=gpu)
     if options.platform == "singularity":
         return SingularityEngine(options.storage / "cubes")
     if options.platform is None:
         try:
-            return DockerEngine()
+            return DockerEngine(gpu=gpu)
         except (EngineMissingError, EngineDownError, EngineForbiddenError) as err:
             view.warn(
                 f"{err.what}: running WITHOUT containers (--platform=process). The numbers are the same; "
                 "isolation and most limits are not enforced."
             )
-    return ProcessEngine(CHECKOUT, options.allow_foreign)
+    return ProcessEngine(CHECKOUT, options.storage, options.allow_foreign)
 
 
 def get_images(session: Session, cubes: Mapping[str, CubeManifest], build: bool) -> dict[str, ImageRecord]:
     """Get or make what runs for each cube; digests are recorded."""
     images = {}
     for role, cube in cubes.items():
+        check_gpu(session, cube)
         with session.view.step(f"{role}: get image"):
             images[role] = session.engine.get_image(cube, build, session.view.detail)
     return images
+
+
+def check_gpu(session: Session, cube: CubeManifest) -> None:
+    """Warn about a cube that asks for a GPU where there is none; with ``--require-gpu`` refuse.
+
+    Raises
+    ------
+    GpuMissingError
+        Only where a GPU is required.
+    """
+    if not cube.accelerator_count or has_gpu():
+        return
+    if session.require_gpu:
+        raise GpuMissingError(
+            f"cube {cube.name} asks for {cube.accelerator_count} GPU", "no NVIDIA GPU; expected one (--require-gpu)",
+            "use a machine with a GPU and its driver, or leave --require-gpu out",
+        )  # fmt: skip
+    session.view.warn(f"cube {cube.name} asks for a GPU and there is none: it runs on the CPU")
 
 
 def get_dataset(

@@ -42,7 +42,7 @@ class RunFiles:
 
 def build_record(
     benchmark: Benchmark, engine: Engine, images: Mapping[str, ImageRecord], names: Mapping[str, str], dataset: Dataset,
-    inference: Inference, scores: Scores, error: FedevalError | None, total_s: float,
+    inference: Inference, scores: Scores, error: FedevalError | None, total_s: float, key: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The run record, in the form of run_record.schema.json. Host facts carry no names, and nothing carries a path."""
     tasks = [*dataset.tasks, *(run.record for run in inference.runs), scores.run.record]
@@ -50,6 +50,7 @@ def build_record(
     status = "ok" if error is None else "partial" if scored else "failed"
     return {
         "schema": "fedeval.run/1",
+        "key": key,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "fedeval_version": version("fedeval"),
         "benchmark": {key: getattr(benchmark, key) for key in ("id", "name", "title", "digest")},
@@ -150,6 +151,12 @@ def results_text(results: Mapping[str, Mapping[str, Any]]) -> str:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1 << 20)
 
 
+def result_place(benchmark: Benchmark, model: str, digest: str, dataset: Dataset) -> Path:
+    """Where a run lies below ``results/`` and ``predictions/``: ``<benchmark>/<model>-<digest>/<dataset>``."""
+    model_name = f"{folder_name(model)}-{digest.removeprefix('sha256:')[:8]}"
+    return Path(folder_name(benchmark.name), model_name, folder_name(dataset.name))
+
+
 def write_results(
     store: Store, benchmark: Benchmark, record: dict[str, Any], dataset: Dataset, inference: Inference, scores: Scores
 ) -> RunFiles:
@@ -162,8 +169,7 @@ def write_results(
     """
     check_record(record)
     model = record["cubes"]["model"]
-    model_name = f"{folder_name(model['name'])}-{model['digest'].removeprefix('sha256:')[:8]}"
-    place = Path(folder_name(benchmark.name), model_name, folder_name(dataset.name))
+    place = result_place(benchmark, model["name"], model["digest"], dataset)
     final, predictions = store.root / "results" / place, store.root / "predictions" / place
     with store.scratch("results") as scratch, storing("writing results", store.root):
         made = scratch / "run"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedeval.errors import FedevalError
+from fedeval.batch import SubmissionOutcome
+from fedeval.errors import FedevalError, RunsMissingError, SubmissionsFailedError
 from fedeval.log import show_safe
 from fedeval.pipeline import TestOutcome
 from fedeval.results import record_text
@@ -60,6 +62,62 @@ def _score_table(outcome: TestOutcome) -> Table:
     return table
 
 
+def print_batch(outcomes: Sequence[SubmissionOutcome]) -> None:
+    """One line a submission on stdout: state, cases, mean Dice, time, why it ended."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    table = Table(title=f"{len(outcomes)} submissions", title_justify="left")
+    for header in ("submission", "status", "cases ok", "mean Dice", "inference", "why, where"):
+        table.add_column(header, overflow="fold")
+    for outcome in outcomes:
+        table.add_row(*(Text(cell) for cell in _batch_row(outcome)))
+    console.print(table)
+
+
+def _batch_row(outcome: SubmissionOutcome) -> tuple[str, ...]:
+    why = outcome.error.what if outcome.error else str(outcome.folder)
+    if outcome.record is None:
+        return (outcome.submission, outcome.status, "-", "-", "-", why)
+    cases = outcome.record["cases"]
+    done = sum(case["status"] == "ok" for case in cases)
+    means = [stats["mean"] for key, stats in outcome.record["summary"].items() if key.startswith("Dice_")]
+    dice = _number(sum(means) / len(means)) if means and None not in means else "-"
+    seconds = f"{outcome.record['timing']['inference_s']:.1f} s"
+    return (outcome.submission, outcome.status, f"{done} of {len(cases)}", dice, seconds, why)
+
+
+def batch_text(outcomes: Sequence[SubmissionOutcome]) -> str:
+    """One JSON document for a list of submissions."""
+    runs = [
+        {
+            "submission": outcome.submission, "status": outcome.status, "attempts": outcome.attempts,
+            "error": None if outcome.error is None else _error_entry(outcome.error),
+            "folder": None if outcome.folder is None else str(outcome.folder),
+            "record": None if outcome.record is None else json.loads(record_text(outcome.record)),
+        }
+        for outcome in outcomes
+    ]  # fmt: skip
+    return json.dumps({"schema": "fedeval.runs/1", "runs": runs}, indent=1)
+
+
+def batch_error(outcomes: Sequence[SubmissionOutcome]) -> FedevalError | None:
+    """What a list ends with: nothing when all are ok; a platform's fault weighs more than a participant's."""
+    left = [outcome.submission for outcome in outcomes if outcome.status == "not_run"]
+    if left:
+        return RunsMissingError(
+            f"{len(left)} of {len(outcomes)} submissions have no result by a fault of the platform",
+            ", ".join(left[:5]), "mend it and give the same command again; complete results are kept",
+        )  # fmt: skip
+    bad = [outcome.submission for outcome in outcomes if outcome.status != "ok"]
+    if bad:
+        return SubmissionsFailedError(
+            f"{len(bad)} of {len(outcomes)} submissions did not finish every case", ", ".join(bad[:5]),
+            "their results are kept, with the official penalty; nothing to do here",
+        )  # fmt: skip
+    return None
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
@@ -74,9 +132,12 @@ def outcome_text(outcome: TestOutcome) -> str:
 
 def error_text(error: FedevalError) -> str:
     """One JSON document for a run that ended before there were results."""
-    found = {"code": error.exit_code, "name": type(error).__name__, "message": error.what, "found": error.found,
-             "next": error.next_step}  # fmt: skip
-    return json.dumps({"schema": "fedeval.error/1", "error": found}, indent=1)
+    return json.dumps({"schema": "fedeval.error/1", "error": _error_entry(error)}, indent=1)
+
+
+def _error_entry(error: FedevalError) -> dict[str, Any]:
+    return {"code": error.exit_code, "name": type(error).__name__, "message": error.what, "found": error.found,
+            "next": error.next_step}  # fmt: skip
 
 
 def print_error(error: FedevalError) -> None:

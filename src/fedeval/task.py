@@ -35,6 +35,8 @@ class Session:
         Gets one log file a task.
     cleanup : bool
         Whether scratch folders are removed.
+    require_gpu : bool
+        Whether a cube that asks for a GPU is refused where there is none.
     stop : threading.Event
         Set to end everything that runs.
     """
@@ -44,6 +46,7 @@ class Session:
     view: RunView
     log_dir: Path
     cleanup: bool
+    require_gpu: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
     def stoppable(self, on_tick: Callable[[], Breach | None]) -> Callable[[], Breach | None]:

@@ -20,13 +20,15 @@ class RunView:
     ----------
     quiet : bool
         Nothing on stderr but warnings; for ``--json``.
+    live : bool
+        A bar on a terminal; not for several runs at once.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, live: bool = True) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._quiet = quiet
         self._progress: Progress | None = None
-        if self.console.is_terminal and not quiet:
+        if live and self.console.is_terminal and not quiet:
             self._progress = Progress(
                 SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
                 MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[limit]}", markup=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from fedeval.engine.base import TICK_S, Breach, LogTail, TaskCall, TaskOutcome, time_breach
 from fedeval.errors import EngineFaultError
+from fedeval.limits import Limits
 
 
 class ChildRunner:
@@ -40,6 +42,7 @@ class ChildRunner:
                 f"{call.invocation.cube}, task {call.invocation.task}: cannot start {command[0]}", str(err.strerror)
             ) from err
         self._live, started = child, time.monotonic()
+        _limit(child.pid, call.limits)
         try:
             ended_by = _watch(child, call, tail, started)
         finally:
@@ -57,6 +60,17 @@ class ChildRunner:
         child.wait()
         if child.stdout is not None:
             child.stdout.close()
+
+
+def _limit(pid: int, limits: Limits) -> None:
+    """Limits of each single process: address space and size of a file; no core dumps. Children inherit them."""
+    with contextlib.suppress(ProcessLookupError):
+        for kind, value in (
+            (resource.RLIMIT_AS, limits.memory_mb << 20),
+            (resource.RLIMIT_FSIZE, limits.output_mb << 20),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            resource.prlimit(pid, kind, (value, value))
 
 
 def _watch(child: subprocess.Popen[bytes], call: TaskCall, tail: LogTail, started: float) -> Breach | None:

@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import docker
-import requests
-from docker.errors import APIError, BuildError, DockerException, ImageNotFound, NotFound
+from docker.errors import BuildError, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
 from fedeval.cube import CubeManifest
 from fedeval.engine.base import (
-    TICK_S,
-    Breach,
     ImageRecord,
-    LogTail,
     TaskCall,
     TaskOutcome,
     base_environment,
-    time_breach,
 )
+from fedeval.engine.container_watch import ENGINE_FAULTS, check_gone, watch_container
 from fedeval.engine.image_build import build_image
 from fedeval.errors import (
     EngineDownError,
@@ -49,7 +44,6 @@ LABEL = "org.fedeval.runner"
 DEADLINE_LABEL = "org.fedeval.deadline"
 NOBODY = 65534
 EMULATED_HOME = "/home/fedeval"
-_FAULTS = (APIError, requests.exceptions.RequestException, DockerException)
 
 
 def runner_identity(pid: int | None = None) -> str:
@@ -89,6 +83,8 @@ class DockerEngine:
     ----------
     emulation : Emulation, optional
         Behave as after conversion to singularity.
+    gpu : int, optional
+        Hand out this GPU alone; else as many as a cube asks for.
 
     Raises
     ------
@@ -99,7 +95,8 @@ class DockerEngine:
     name = "docker"
     not_enforced: tuple[str, ...] = ()
 
-    def __init__(self, emulation: Emulation | None = None) -> None:
+    def __init__(self, emulation: Emulation | None = None, gpu: int | None = None) -> None:
+        self._gpu = gpu
         self._emulation = emulation
         self._client = _connect()
         version = self._client.version()
@@ -137,7 +134,7 @@ class DockerEngine:
         try:
             self._client.images.pull(manifest.image)
             return ImageRecord(manifest.image, str(self._client.images.get(manifest.image).id), "pulled")
-        except _FAULTS as err:
+        except ENGINE_FAULTS as err:
             raise ImageError(
                 f"image {manifest.image} of cube {manifest.name} is not on this machine and cannot be pulled",
                 show_safe(str(err), 200),
@@ -152,10 +149,12 @@ class DockerEngine:
         try:
             container = self._create(call)
             try:
-                return self._watch(container, call, called)
+                outcome = watch_container(self._client.api, container, call, called)
             finally:
                 self._remove(container)
-        except _FAULTS as err:
+            check_gone(container)
+            return outcome
+        except ENGINE_FAULTS as err:
             raise EngineFaultError(
                 f"the docker engine failed during {call.invocation.cube}, task {call.invocation.task}",
                 show_safe(str(err), 300),
@@ -175,7 +174,7 @@ class DockerEngine:
                 if not pid.isdigit() or runner_identity(int(pid)) != owner:
                     self._remove(str(container.id))
                     removed.append(str(container.name))
-        except _FAULTS as err:
+        except ENGINE_FAULTS as err:
             LOGGER.warning("orphans could not be looked for: %s", show_safe(str(err)))
         for name in removed:
             LOGGER.warning("removed container %s of a runner that is gone", name)
@@ -186,7 +185,7 @@ class DockerEngine:
         uid, gid = container_user()
         gpus = []
         if call.manifest.accelerator_count and has_gpu():
-            gpus = [docker.types.DeviceRequest(count=call.manifest.accelerator_count, capabilities=[["gpu"]])]
+            gpus = [_device_request(call.manifest.accelerator_count, self._gpu)]
         emulation = self._emulation
         tmp_mb = emulation.tmp_mb if emulation else limits.tmp_mb
         tmpfs = dict.fromkeys(("/tmp", "/var/tmp"), f"size={tmp_mb}m,mode=1777,nosuid,nodev")
@@ -215,63 +214,6 @@ class DockerEngine:
         self._live.add(made["Id"])
         return str(made["Id"])
 
-    def _watch(self, container: str, call: TaskCall, called: float) -> TaskOutcome:
-        api = self._client.api
-        tail = LogTail(call.log_file, call.limits.log_mb << 20)
-        stream = api.attach(container, stream=True, stdout=True, stderr=True)  # before the start, so nothing is missed
-        try:
-            api.start(container)
-        except APIError as err:
-            tail.close()
-            raise _start_error(call, err) from err
-        started = time.monotonic()
-        pump = threading.Thread(target=_pump, args=(container, stream, tail), daemon=True)
-        pump.start()
-        ended = threading.Event()
-        threading.Thread(target=self._wait, args=(container, ended), daemon=True).start()
-        ended_by: Breach | None = None
-        peak = _PeakMemory(container)
-        while not ended.wait(TICK_S):
-            peak.look()
-            if ended_by := call.on_tick() or time_breach(call, started):
-                self._kill(container)
-                ended.wait(30)
-                break
-        call.on_tick()
-        state = api.inspect_container(container)["State"]
-        pump.join(timeout=10)
-        if ended_by is None and state.get("OOMKilled"):
-            ended_by = Breach("memory", peak.mb or call.limits.memory_mb, call.limits.memory_mb, "MiB")
-        LOGGER.info("container %s: exit %s, oom %s", container[:12], state.get("ExitCode"), state.get("OOMKilled"))
-        return TaskOutcome(
-            exit_code=int(state.get("ExitCode", -1)), ended_by=ended_by, start_up_s=round(started - called, 3),
-            wall_s=round(time.monotonic() - started, 3), peak_memory_mb=peak.mb, last_lines=tail.close(),
-        )  # fmt: skip
-
-    def _wait(self, container: str, ended: threading.Event) -> None:
-        """Set `ended` when the engine says that the container has stopped, over lost connections."""
-        faults = 0
-        while faults < 60:
-            try:
-                self._client.api.wait(container, timeout=3600)
-                break
-            except NotFound:
-                break
-            except _FAULTS:
-                try:
-                    if not self._client.api.inspect_container(container)["State"]["Running"]:
-                        break
-                except _FAULTS:
-                    faults += 1
-                time.sleep(0.5)
-        ended.set()
-
-    def _kill(self, container: str) -> None:
-        try:
-            self._client.api.kill(container)
-        except _FAULTS as err:
-            LOGGER.warning("kill of %s: %s", container[:12], show_safe(str(err)))
-
     def _remove(self, container: str) -> None:
         """Kill and remove; asked again until the engine has forgotten it."""
         for _ in range(10):
@@ -279,43 +221,16 @@ class DockerEngine:
                 self._client.api.remove_container(container, force=True, v=True)
             except NotFound:
                 break
-            except _FAULTS as err:
+            except ENGINE_FAULTS as err:
                 LOGGER.warning("removal of %s: %s", container[:12], show_safe(str(err)))
                 time.sleep(0.5)
         self._live.discard(container)
 
 
-def _pump(container: str, stream: Iterator[bytes], tail: LogTail) -> None:
-    """Copy the container's output; a lost stream costs only the log, never the run."""
-    try:
-        for chunk in stream:
-            tail.feed(chunk)
-    except (*_FAULTS, OSError, ValueError) as err:
-        LOGGER.warning("the log stream of %s ended early: %s", container[:12], show_safe(str(err)))
-
-
-class _PeakMemory:
-    """Highest memory of a container's cgroup, readable only while it exists."""
-
-    def __init__(self, container: str) -> None:
-        v1 = Path("/sys/fs/cgroup/memory")
-        self._files = [
-            v1 / "docker" / container / "memory.max_usage_in_bytes",
-            v1 / "system.slice" / f"docker-{container}.scope" / "memory.max_usage_in_bytes",
-            Path("/sys/fs/cgroup/docker") / container / "memory.peak",
-            Path("/sys/fs/cgroup/system.slice") / f"docker-{container}.scope" / "memory.peak",
-        ]
-        self.mb: float | None = None
-
-    def look(self) -> None:
-        """Read it once more; the first file that answers is kept."""
-        for file in self._files:
-            try:
-                self.mb = round(int(file.read_text()) / 2**20, 1)
-            except (OSError, ValueError):
-                continue
-            self._files = [file]
-            return
+def _device_request(count: int, gpu: int | None) -> docker.types.DeviceRequest:
+    if gpu is None:
+        return docker.types.DeviceRequest(count=count, capabilities=[["gpu"]])
+    return docker.types.DeviceRequest(device_ids=[str(gpu)], capabilities=[["gpu"]])
 
 
 def has_gpu() -> bool:
@@ -328,7 +243,7 @@ def _connect() -> docker.DockerClient:
         client = docker.from_env(timeout=120)
         client.ping()
         return client
-    except _FAULTS as err:
+    except ENGINE_FAULTS as err:
         raise _connection_error(err) from err
 
 
@@ -350,14 +265,6 @@ def _connection_error(err: Exception) -> FedevalError:
         "Docker does not answer", show_safe(text, 160),
         f"start it (systemctl start docker, or scripts/docker_engine), {process}",
     )  # fmt: skip
-
-
-def _start_error(call: TaskCall, err: APIError) -> FedevalError:
-    return ImageError(
-        f"cube {call.invocation.cube}, task {call.invocation.task}: the container cannot start",
-        show_safe(str(err.explanation or err), 300),
-        "check ENTRYPOINT of the image: an absolute path to a program that every user may run",
-    )
 
 
 def _give(path: Path, uid: int, gid: int) -> None:

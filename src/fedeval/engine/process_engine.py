@@ -1,7 +1,8 @@
 """The process engine: a cube's mlcube.py run by this Python, where no container engine is at hand.
 
-Isolation is a process group, a scrubbed environment and a deadline, nothing more: so it refuses cubes that do not come
-from this checkout unless it is told otherwise, and says what is not enforced.
+Isolation is a process group, a scrubbed environment, resource limits of single processes and a deadline; with
+bubblewrap also namespaces. That is less than a container: so the engine refuses cubes that do not come from this
+checkout unless it is told otherwise, and says what is not enforced.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Self
 from fedeval.cube import CubeManifest
 from fedeval.engine.base import ImageRecord, TaskCall, TaskOutcome, base_environment
 from fedeval.engine.child import ChildRunner
+from fedeval.engine.sandbox import find_bubblewrap, sandbox_command
 from fedeval.errors import ImageError, UnsafeManifestError
 
 _LIBRARIES = ("numpy", "scipy", "nibabel", "SimpleITK", "deflate")
@@ -31,22 +33,20 @@ class ProcessEngine:
     ----------
     checkout : Path
         Cubes below it are trusted.
+    storage : Path
+        Hidden from the cubes, but for the folders of a task.
     allow_foreign : bool
         Trust all others too.
     """
 
     name = "process"
     version = ".".join(map(str, sys.version_info[:3]))
-    not_enforced: tuple[str, ...] = (
-        "network isolation",
-        "read-only inputs",
-        "memory",
-        "GPU memory",
-        "processes",
-        "temporary space",
-    )
 
-    def __init__(self, checkout: Path, allow_foreign: bool = False) -> None:
+    def __init__(self, checkout: Path, storage: Path, allow_foreign: bool = False) -> None:
+        self.not_enforced: tuple[str, ...] = ("memory of all processes together", "GPU memory", "number of processes")
+        if find_bubblewrap() is None:
+            self.not_enforced += ("network isolation", "read-only inputs", "hidden labels", "temporary space")
+        self._hidden = tuple(dict.fromkeys((Path("/run"), Path("/tmp"), Path.home(), storage)))
         self._checkout = checkout.resolve()
         self._allow_foreign = allow_foreign
         self._child = ChildRunner()
@@ -91,9 +91,10 @@ class ProcessEngine:
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONDONTWRITEBYTECODE": "1",
-            **base_environment(str(call.log_file.parent)),
+            **base_environment("/tmp"),
         }
-        return self._child.run(call, [sys.executable, program, *call.invocation.host_arguments], environment)
+        command = [sys.executable, program, *call.invocation.host_arguments]
+        return self._child.run(call, [*sandbox_command(call, self._hidden), *command], environment)
 
 
 def code_digest(folder: Path) -> str:
