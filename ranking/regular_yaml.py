@@ -85,10 +85,10 @@ def _make_block_pattern(text: str, start: int, metrics: tuple[str, ...]) -> tupl
         entries.append((entry["key"], _strip_quotes(entry["key"])))
         position = entry.end()
     keys = [key for _, key in entries]
-    if not 0 < len(set(keys)) == len(keys) <= _MAX_KEYS:
+    if not 0 < len(set(keys)) == len(keys) <= _MAX_KEYS or not set(keys) & set(metrics):
         return None
     lines = "".join(
-        f"{inner}{re.escape(written)}:" + (rf"(?:\ ({_VALUE}))?\n" if key in metrics else rf"{_ANY_PLAIN}\n")
+        f"{inner}{re.escape(written)}:" + (rf"(?:\ ({_VALUE})?)?\n" if key in metrics else rf"{_ANY_PLAIN}\n")
         for written, key in entries
     )
     return re.compile(rf"(?:({_KEY}):\n)?{outer}({_KEY}):\n{lines}".replace("\\ ", " ")), keys

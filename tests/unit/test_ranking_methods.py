@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
-import test_ranking_reference as plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
@@ -22,6 +21,7 @@ from ranking.methods import compute_case_ranks, compute_middle, compute_sub_rank
 from ranking.ranks import compute_average_ranks, compute_min_ranks, compute_rank_counts, compute_tau
 from ranking.rules import METHODS
 from ranking.wilcoxon import compute_holm, compute_pair_tests, compute_upper_tail
+from tests.unit import test_ranking_reference as plain
 
 Table = npt.NDArray[np.float64]
 
