@@ -41,7 +41,7 @@ from __future__ import annotations
 
 
 class FedevalError(Exception):
-    """Base of all errors that end a command with one clear message.
+    """Anything of ours that has no better name; base of all errors with one clear message.
 
     Parameters
     ----------

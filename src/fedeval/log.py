@@ -10,6 +10,7 @@ from pathlib import Path
 from fedeval.errors import StorageError
 
 LOGGER = logging.getLogger("fedeval")
+LOGGER.addHandler(logging.NullHandler())  # without a log file nothing goes to the terminal behind our back
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -51,6 +52,6 @@ def open_run_log(folder: Path, name: str, level: str) -> Path:
 
 def close_run_log() -> None:
     """Close the log files opened so far."""
-    for handler in list(LOGGER.handlers):
+    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, logging.FileHandler)]:
         LOGGER.removeHandler(handler)
         handler.close()
