@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedeval.benchmark import Benchmark, resolve_benchmark
+from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset
 from fedeval.engine.base import Engine, ImageRecord
@@ -70,8 +70,9 @@ class RunRequest:
         How often a platform fault is tried again.
     retry_wait_s : float
         Pause before that.
-    build : bool
-        Build images whose Dockerfile is beside the cube.
+    build : bool or None
+        Build images whose Dockerfile is beside the cube; None: only those of this checkout, because a build runs a
+        stranger's commands with a network and without limits.
     mode : InferenceMode
         Containers; by default a crash does not end the remaining cases.
     """
@@ -82,7 +83,7 @@ class RunRequest:
     slots: int = 1
     retries: int = 2
     retry_wait_s: float = 5.0
-    build: bool = True
+    build: bool | None = None
     mode: InferenceMode = dataclasses.field(default_factory=lambda: InferenceMode(go_on=True))
 
 
@@ -145,7 +146,7 @@ def run_submissions(request: RunRequest, options: Options, view: RunView) -> tup
     with choose_engine(options, view) as engine:
         session = Session(engine, store, view, log.with_suffix(""), options.cleanup, options.require_gpu)
         own = {role: cubes[role] for role in ("data_prep", "metrics")}
-        images = get_images(session, own, request.build)
+        images = get_images(session, own, request.build is not False)
         shared = TestRequest(request.benchmark, dataset=request.dataset)
         dataset = get_dataset(session, benchmark, own, images, shared, options)
         return _run_all(_Queue(request, options, benchmark, own, images, dataset, session, log))
@@ -211,7 +212,10 @@ def _try_once(queue: _Queue, path: Path, name: str, attempt: int, engine: Engine
     model = _load_model(path)
     folder = queue.session.log_dir / folder_name(f"{model.name}-{attempt}")
     session = dataclasses.replace(queue.session, engine=engine, log_dir=folder)
-    images = {**queue.images, **get_images(session, {"model": model}, queue.request.build)}
+    build = queue.request.build
+    if build is None:
+        build = model.build_context.is_relative_to(CHECKOUT)
+    images = {**queue.images, **get_images(session, {"model": model}, build)}
     key = run_key(queue.benchmark, images, queue.dataset, queue.request.mode)
     if queue.options.resume and (known := _known_result(queue, model, images, key)):
         return known
@@ -269,5 +273,3 @@ def load_list(path: Path) -> tuple[Path, ...]:
     if not found:
         raise InputError(f"the list {path} is empty", "no path", "write one model cube a line")
     return found
-
-

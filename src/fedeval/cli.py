@@ -94,7 +94,9 @@ def run_list_command(
     slots: Annotated[int, typer.Option("--slots", min=1, max=64, help="Submissions at once; slot n gets GPU n.")] = 1,
     retries: Annotated[int, typer.Option("--retries", min=0, max=20, help="Tries more after platform faults.")] = 2,
     retry_wait: Annotated[float, typer.Option("--retry-wait", min=0, help="Seconds before a retry.")] = 5.0,
-    build: Annotated[bool, typer.Option("--build/--no-build", help="Build images whose Dockerfile is there.")] = True,
+    build: Annotated[
+        bool | None, typer.Option("--build/--no-build", help="Build images; default: only cubes of this checkout.")
+    ] = None,
     platform: Platform = None, storage: Storage = None, log: LogLevel = None, cleanup: Cleanup = None,
     json: Json = None, toy_size: ToySize = None, foreign: Foreign = None,
     per_case: PerCase = False, on_failure: OnFailure = "continue",

@@ -138,7 +138,7 @@ def prepare_dataset(
         made = scratch / "dataset"
         paths = {"data_path": raw.data, "labels_path": raw.labels, "parameters_file": file}
         outputs = {"output_path": made / "data", "output_labels_path": made / "labels"}
-        if "metadata_path" in cube.task("prepare").parameter_names():  # the alias map: stays beside the data, at the site
+        if "metadata_path" in cube.task("prepare").parameter_names():  # the alias map stays here, at the site
             outputs["metadata_path"] = made / "metadata"
         limits = benchmark.limits["data_prep"]
         prepared = run_task(session, "data_prep", cube, image, "prepare", {**paths, **outputs}, limits, raw.subjects)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -37,24 +38,43 @@ from fedeval.errors import (
     EngineMissingError,
     FedevalError,
     ImageError,
+    InputError,
 )
 from fedeval.log import LOGGER, show_safe
 
 LABEL = "org.fedeval.runner"
 DEADLINE_LABEL = "org.fedeval.deadline"
 NOBODY = 65534
+_ORPHAN_GRACE_S = 600
 EMULATED_HOME = "/home/fedeval"
 
 
 def runner_identity(pid: int | None = None) -> str:
-    """Identity of a runner process: boot, process id and start time, so that a reused process id is no alibi."""
+    """Identity of a runner process: boot, pid namespace, process id and start time (ids are reused)."""
     pid = os.getpid() if pid is None else pid
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
         start = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
-        return f"unknown:{pid}:0"
-    return f"{boot}:{pid}:{start}"
+        return f"unknown:0:{pid}:0"
+    return f"{boot}:{namespace}:{pid}:{start}"
+
+
+def is_orphan(owner: str, deadline: str, now: float) -> bool:
+    """Whether a container's runner is gone.
+
+    A runner in another pid namespace cannot be seen from here; its containers count as left behind only well after
+    their deadline.
+    """
+    fields = owner.split(":")
+    if len(fields) != 4 or not fields[2].isdigit():
+        return True
+    if fields[:2] == runner_identity().split(":")[:2]:
+        return runner_identity(int(fields[2])) != owner
+    if fields[0] != runner_identity().split(":")[0]:
+        return True
+    return not deadline.isdigit() or now > int(deadline) + _ORPHAN_GRACE_S
 
 
 def container_user() -> tuple[int, int]:
@@ -144,6 +164,9 @@ class DockerEngine:
     def run(self, call: TaskCall) -> TaskOutcome:
         """Run one task; see `fedeval.engine.base.Engine`."""
         called = time.monotonic()
+        for binding in call.invocation.bindings:
+            if binding.read_only:
+                check_readable(binding.host, f"{call.invocation.cube}, task {call.invocation.task}")
         for folder in call.invocation.output_dirs:
             _give(folder, *container_user())
         try:
@@ -169,9 +192,8 @@ class DockerEngine:
         removed = []
         try:
             for container in self._client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
-                owner = container.labels.get(LABEL, "")
-                pid = owner.split(":")[1] if owner.count(":") == 2 else ""
-                if not pid.isdigit() or runner_identity(int(pid)) != owner:
+                labels = container.labels
+                if is_orphan(labels.get(LABEL, ""), labels.get(DEADLINE_LABEL, ""), time.time()):
                     self._remove(str(container.id))
                     removed.append(str(container.name))
         except ENGINE_FAULTS as err:
@@ -265,6 +287,29 @@ def _connection_error(err: Exception) -> FedevalError:
         "Docker does not answer", show_safe(text, 160),
         f"start it (systemctl start docker, or scripts/docker_engine), {process}",
     )  # fmt: skip
+
+
+def check_readable(path: Path, what: str) -> None:
+    """Refuse inputs that the container's user may not read, where the caller is root and the container is not.
+
+    Without this check a model would fail with PermissionError, and take the blame.
+
+    Raises
+    ------
+    InputError
+        Without naming the file, which may hold a patient's id.
+    """
+    if os.getuid() != 0:
+        return
+    for place in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        state = place.lstat()
+        needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(state.st_mode) else 0)
+        if not stat.S_ISLNK(state.st_mode) and state.st_mode & needed != needed:
+            raise InputError(
+                f"{what}: an input may not be read by the container's user ({NOBODY})",
+                f"mode {stat.S_IMODE(state.st_mode):o} below {path}; expected readable by others",
+                "chmod -R a+rX on the folder, or run as the user who owns it",
+            )
 
 
 def _give(path: Path, uid: int, gid: int) -> None:
