@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from ranking.document import Document
 from ranking.report_axes import HUGE, NARROW, build_stage
 from ranking.report_federation import build_sections
@@ -15,6 +17,7 @@ from ranking.report_marks import Figure
 from ranking.report_model import Group, MethodPart, Page
 from ranking.report_sites import build_site_parts
 from ranking.report_style import DARK, LIGHT, build_figure_css, build_variables
+from ranking.report_svg import build_page_svg, build_shared_blocks, build_svg_file, find_shared_blocks
 from ranking.report_tables import build_metric_table
 from ranking.report_text import format_count, format_name
 
@@ -123,8 +126,6 @@ def _list_facts(documents: Sequence[Document]) -> tuple[tuple[str, str], ...]:
 def _list_notices(documents: Sequence[Document]) -> tuple[str, ...]:
     first = documents[0]
     found = list(first["left_out"])
-    if first["missing_values"]:
-        found.append(f"{format_count(first['missing_values'], 'missing value')} replaced as the rule says.")
     warnings = list(dict.fromkeys(warning for document in documents for warning in document["warnings"]))
     found += [warning for warning in warnings if warning not in found]
     if len(found) > _MOST_WARNINGS:
@@ -153,10 +154,6 @@ def _describe_options(document: Document) -> str:
 
 def build_html(page: Page) -> str:
     """Text of the page; same page, same text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from ranking.report_svg import build_page_svg, build_shared_blocks, find_shared_blocks
-
     environment = Environment(
         loader=FileSystemLoader(_ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
@@ -211,9 +208,8 @@ def _write_part_figures(part: MethodPart, folder: Path, image_format: str) -> li
 
 def _build_image(figure: Figure, image_format: str) -> bytes:
     if image_format == "svg":
-        from ranking.report_svg import build_svg_file
-
         return build_svg_file(figure).encode()
+    # Only PNG needs matplotlib, which takes longer to load than a small report to write.
     from ranking.report_png import build_png_file
 
     return build_png_file(figure)

@@ -119,9 +119,12 @@ def build_frame(
         Lines("grid", tuple(((x, 0.0), (x, bottom)) for x, _ in places)),
         Block(rows),
     ]
-    marks += [Label(x, -9, text, "x", "middle") for x, text in places]
+    # A long number at the right end moves left as far as it has to.
+    last = scale.right + _RIGHT_MARGIN
+    middles = [(min(x, last - compute_text_width(text, 9.5) / 2), text) for x, text in places]
+    marks += [Label(x, -9, text, "x", "middle") for x, text in middles]
     if count > _MANY_ROWS:
-        marks += [Label(x, bottom + 9, text, "x", "middle") for x, text in places]
+        marks += [Label(x, bottom + 9, text, "x", "middle") for x, text in middles]
     return [Block(tuple(marks), TOP), Label((scale.left + scale.right) / 2, 10, axis_title, "x", "middle")]
 
 

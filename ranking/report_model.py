@@ -14,6 +14,8 @@ class Cell:
     """``name``: any text of any length; ``tint1`` (weak) to ``tint3``: a shaded number; otherwise a number."""
     key: str = ""
     """Number of a submission in the figures, written before its name."""
+    full: str = ""
+    """Whole text where ``text`` is shortened, shown as tooltip."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from ranking.document import Document
 from ranking.report_axes import Stage
 from ranking.report_plots_ranks import RESAMPLINGS
-from ranking.report_text import format_count, format_interval, format_list, format_number, format_p
+from ranking.report_text import format_count, format_interval, format_list, format_number, format_p, quote_name
 
 
 def build_sentences(document: Document, stage: Stage) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def _say_winner(document: Document, stage: Stage) -> str:
     winners = [submission for submission in stage.order if federation["final_rank"][submission] == best]
     mean = f"mean rank {format_number(federation['mean_rank'][winners[0]], 3)}"
     over = f"over {format_count(len(document['sites']), 'site')} and {format_count(len(document['metrics']), 'metric')}"
-    names = [stage.names[submission] for submission in winners]
+    names = [quote_name(stage.names[submission]) for submission in winners]
     if len(winners) == 1:
         return f"{names[0]} is first ({mean} {over})."
     return f"{format_list(names)} share the first place ({mean} {over})."
@@ -40,8 +40,8 @@ def _say_certainty(document: Document, stage: Stage) -> str:
     share = 100 * found["winner_counts"][first] / found["draws"]
     interval = format_interval(found["interval"][first])
     return (
-        f"With {RESAMPLINGS[name][1]} ({format_count(found['draws'], 'draw')}), {stage.names[first]} has rank 1 in "
-        f"{share:.0f} % of the draws; 95 % of them lie in rank {interval}."
+        f"With {RESAMPLINGS[name][1]} ({format_count(found['draws'], 'draw')}), {quote_name(stage.names[first])} has "
+        f"rank 1 in {share:.0f} % of the draws; its ranks in 95 % of them: {interval}."
     )
 
 
@@ -50,12 +50,12 @@ def _say_group(document: Document, stage: Stage) -> str:
     if not groups or stage.count < 2:
         return ""
     others = [submission for submission in stage.order if submission in groups[0] and submission != stage.order[0]]
-    name = stage.names[stage.order[0]]
+    name = quote_name(stage.names[stage.order[0]])
     if not others:
         return f"{name} can be separated from all others (simultaneous 95 % confidence sets)."
     if len(others) == stage.count - 1:
         return f"None of the others can be separated from {name} (simultaneous 95 % confidence sets)."
-    names = format_list([stage.names[submission] for submission in others])
+    names = format_list([quote_name(stage.names[submission]) for submission in others])
     return f"Not separable from {name} (simultaneous 95 % confidence sets): {names}."
 
 
@@ -69,7 +69,7 @@ def _say_left_out(document: Document, stage: Stage) -> str:
     shift = most["largest_shift"]
     return (
         f"Leaving out one site moves no submission by more than {format_number(shift)} "
-        f"{'rank' if shift <= 1 else 'ranks'} (most without {stage.sites[most['site']]}, which changes "
+        f"{'rank' if shift <= 1 else 'ranks'} (most without {quote_name(stage.sites[most['site']])}, which changes "
         f"{format_count(most['changed'], 'rank')})."
     )
 

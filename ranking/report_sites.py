@@ -18,7 +18,7 @@ from ranking.report_plots_podium import PodiumData, plot_podium
 from ranking.report_plots_ranks import plot_blobs, plot_rank_heatmap
 from ranking.report_plots_values import Spread, ValueRange, compute_value_range, plot_spreads, plot_violins
 from ranking.report_tables import build_site_table
-from ranking.report_text import format_count, format_list, format_name
+from ranking.report_text import format_count, format_list, format_name, quote_name
 
 _MOST_DOTS = 40_000
 """Dots of single cases in all box plots of a page; with more, only the boxes are drawn."""
@@ -59,7 +59,7 @@ def _count_dots(document: Document) -> int:
 
 def _say_site(site: Site, stage: Stage) -> str:
     best = min(site["rank"])
-    winners = [stage.names[submission] for submission in stage.order if site["rank"][submission] == best]
+    winners = [quote_name(stage.names[submission]) for submission in stage.order if site["rank"][submission] == best]
     cases = format_count(site["cases"], "case")
     note = "" if site["cases"] > 1 else " (no bootstrap possible)"
     return f"{cases}{note} · first: {format_list(winners, 2)}"

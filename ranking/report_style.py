@@ -39,10 +39,10 @@ PALETTE: Final[dict[str, tuple[str, str]]] = {
     "s8": ("#08306b", "#d6ecff"),
     # Two directions: b better, w worse, 1 little to 3 much.
     "b1": ("#c3dcf1", "#20466c"),
-    "b2": ("#6ba3d6", "#3f83c4"),
+    "b2": ("#6ba3d6", "#2f639a"),
     "b3": ("#1f5fa8", "#86c5ff"),
     "w1": ("#f8d9b8", "#553718"),
-    "w2": ("#e8954a", "#b56d25"),
+    "w2": ("#e8954a", "#8f561c"),
     "w3": ("#a84f00", "#ffb76b"),
 }
 SERIES: Final = ("c1", "c2", "c3", "c4", "c5", "c6", "c7")

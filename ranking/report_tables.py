@@ -14,21 +14,29 @@ from ranking.report_text import (
     format_number,
     format_shift,
     format_significant,
+    quote_name,
     shorten_text,
 )
 
 _SUBMISSION = Heading("Submission", "with its number in the figures", is_text=True)
 _SHORT_WORDS = {"cases": "cases", "sites": "sites", "sites+cases": "both"}
+_LONGEST_NAME = 70.0
 _TINTS = (0.1, 0.25, 0.5)
 
 
 def build_submission_cell(stage: Stage, submission: int) -> Cell:
     """Name of a submission with its number in the figures."""
-    return Cell(stage.names[submission], "name", str(stage.get_key(submission)))
+    return _build_name_cell(stage.names[submission], str(stage.get_key(submission)))
+
+
+def _build_name_cell(name: str, key: str = "") -> Cell:
+    """Name of any length; one of several hundred letters would push the numbers off the page."""
+    shown = shorten_text(name, 1, _LONGEST_NAME)
+    return Cell(shown, "name", key, name if shown != name else "")
 
 
 def _list_sites(stage: Stage, sites: Sequence[int]) -> str:
-    return format_list([stage.sites[site] for site in sites]) if sites else "–"
+    return format_list([quote_name(stage.sites[site]) for site in sites]) if sites else "–"
 
 
 def build_final_table(document: Document, stage: Stage) -> Table:
@@ -73,9 +81,9 @@ def build_left_out_table(document: Document, stage: Stage) -> Table:
     )  # fmt: skip
     rows = []
     for entry in document["federation"]["leave_one_site_out"]:
-        moved = format_list([stage.names[submission] for submission in entry["most_moved"]]) or "–"
+        moved = format_list([quote_name(stage.names[one]) for one in entry["most_moved"]]) or "–"
         rows.append((
-            Cell(stage.sites[entry["site"]], "name"), Cell(str(entry["changed"])),
+            _build_name_cell(stage.sites[entry["site"]]), Cell(str(entry["changed"])),
             Cell(format_number(entry["largest_shift"])), Cell(format_fixed(entry["tau"], 3)), Cell(moved, "name"),
         ))  # fmt: skip
     return Table("Leave one site out", headings, tuple(rows))
@@ -99,7 +107,7 @@ def build_worst_site_table(document: Document, stage: Stage) -> Table:
 
 def build_ranks_table(title: str, ranks: Mapping[str, Sequence[float]], stage: Stage) -> Table:
     """Ranks of every submission under several methods or weights."""
-    headings = (_SUBMISSION, *(Heading(name) for name in ranks))
+    headings = (_SUBMISSION, *(Heading(shorten_text(name, 1, 14), name) for name in ranks))
     rows = tuple(
         (build_submission_cell(stage, one), *(Cell(format_number(column[one])) for column in ranks.values()))
         for one in stage.order
@@ -161,7 +169,7 @@ def build_metric_table(document: Document) -> Table:
     """The metrics of the rule: direction, replacement of missing values."""
     headings = (Heading("Metric", is_text=True), Heading("Better", is_text=True), Heading("Missing counts as"))
     rows = tuple(
-        (Cell(format_name(info["name"]), "name"), Cell(info["better"], "word"),
+        (_build_name_cell(format_name(info["name"])), Cell(info["better"], "word"),
          Cell(format_significant(info["missing_value"])))
         for info in document["metrics"]
     )  # fmt: skip

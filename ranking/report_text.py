@@ -20,13 +20,12 @@ _OTHER_LETTER = 0.85
 _WIDE = 1.1
 _MARKS_IN_A_ROW = 2
 _JOINERS = "\u200c\u200d"
-_REPLACEMENT = "\ufffd"
 ELLIPSIS = "…"
 MINUS = "−"
 
 
 def format_name(name: str) -> str:
-    """Name as it is shown: control, direction and other invisible characters replaced by visible ones.
+    """Name as it is shown: control, direction and other invisible characters as escapes such as ``\\x1b``.
 
     Parameters
     ----------
@@ -51,15 +50,11 @@ def format_name(name: str) -> str:
 
 
 def _show_character(character: str, category: str) -> str:
-    if category == "Cc":
-        code = ord(character)
-        if code < 0x20:
-            return chr(0x2400 + code)
-        return "\u2421" if code == 0x7F else _REPLACEMENT
     if category in ("Zl", "Zp"):
         return " "
-    if category in ("Cs", "Co", "Cn") or (category == "Cf" and character not in _JOINERS):
-        return _REPLACEMENT
+    if category in ("Cc", "Cs", "Co", "Cn") or (category == "Cf" and character not in _JOINERS):
+        code = ord(character)
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     return character
 
 
@@ -104,6 +99,12 @@ def shorten_text(text: str, size: float, room: float) -> str:
             tail.append(character)
             back -= 1
     return "".join(head).rstrip() + ELLIPSIS + "".join(reversed(tail)).lstrip()
+
+
+def quote_name(name: str, longest: float = 40.0) -> str:
+    """Shown name inside a sentence: in quotation marks, shortened when it is wider than ``longest`` letters m."""
+    # Isolated, so that a name written from right to left leaves the order of the sentence alone.
+    return f"“\u2068{shorten_text(name, 1, longest)}\u2069”"
 
 
 def split_camel_case(name: str) -> list[str]:
