@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedeval.engine.base import Breach
+from fedeval.errors import DiskFullError
 from fedeval.limits import Limits
 from fedeval.log import LOGGER
+from fedeval.trees import measure_tree
 
 with contextlib.suppress(ImportError):  # Linux only
     from inotify_simple import INotify, flags
 
-_SIZE_CHECK_S = 0.2
+_FREE_SHARE = 0.1
+"""When less than this share of the space that was free at the start is left, a container may be the cause unseen: what
+it wrote to a deleted file that is still open shows in no folder."""
 
 
 class CaseWatch:
@@ -46,6 +50,8 @@ class CaseWatch:
         self._last_opened: str | None = None
         self._started = time.monotonic()
         self._next_measure = 0.0
+        self._free_at_start = shutil.disk_usage(outputs).free
+        self._hidden: tuple[int, int] | None = None  # bytes that no file shows, and bytes that were free then
         self._inotify, self._watched = _watch_folders(inputs, list(names))
 
     def close(self) -> None:
@@ -89,13 +95,38 @@ class CaseWatch:
     def _measure(self, now: float) -> Breach | None:
         if now < self._next_measure:
             return None
-        size, files = measure_tree(self._outputs)
-        self._next_measure = now + max(_SIZE_CHECK_S, 10 * (time.monotonic() - now))
-        if size > self._limits.output_mb << 20:
-            return Breach("output_size", round(size / 2**20, 1), self._limits.output_mb, "MiB")
-        if files > self._limits.output_files:
-            return Breach("output_files", files, self._limits.output_files, "files")
+        limits = self._limits
+        size, files = measure_tree(self._outputs, limits.output_mb << 20, limits.output_files)
+        free = shutil.disk_usage(self._outputs).free
+        self._next_measure = now + 10 * (time.monotonic() - now)
+        if size > limits.output_mb << 20:
+            return Breach("output_size", round(size / 2**20, 1), limits.output_mb, "MiB")
+        if files > limits.output_files:
+            return Breach("output_files", files, limits.output_files, "files")
+        hidden = self._free_at_start - free - size
+        if hidden > limits.output_mb << 20 and free < self._free_at_start * _FREE_SHARE:
+            self._hidden = (hidden, free)
+            return Breach("output_size", round(hidden / 2**20, 1), limits.output_mb, "MiB")
         return None
+
+    def check_space_back(self) -> None:
+        """After a breach for space that no file shows: once the container is gone, its space must be there again.
+
+        Raises
+        ------
+        DiskFullError
+            It is not, so somebody else took it: a fault of the platform, never of the submission.
+        """
+        if self._hidden is None:
+            return
+        missing, free = self._hidden
+        came_back = shutil.disk_usage(self._outputs).free - free
+        if came_back < missing // 2:
+            raise DiskFullError(
+                "the disk of the storage filled up while a submission ran, and not by it",
+                f"{free >> 20} MiB were free, {max(came_back, 0) >> 20} MiB came back when it was ended",
+                "free some space, or choose another disk with --storage DIR; the same command continues",
+            )
 
     def loading_s(self) -> float | None:
         """From the start of the task until the first case was opened; None when that was not seen."""
@@ -135,14 +166,3 @@ def _watch_folders(inputs: Path, cases: Sequence[str]) -> tuple[INotify | None, 
     with contextlib.suppress(OSError):
         inotify.read(timeout=0)
     return inotify, watched
-
-
-def measure_tree(folder: Path) -> tuple[int, int]:
-    """Bytes on disk and number of entries below a folder; links are not followed."""
-    size = files = 0
-    for root, names, entries in os.walk(folder, followlinks=False):
-        for name in [*names, *entries]:
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118
-                files += 1
-    return size, files

@@ -135,6 +135,7 @@ def _run_attempt(
     finally:
         watch.close()
     _check_space(work.folder, 1 << 20)
+    watch.check_space_back()
     state.runs.append(run)
     state.budget_s -= run.outcome.wall_s
     state.loading_s = watch.loading_s() if len(state.runs) == 1 else state.loading_s

@@ -1,11 +1,14 @@
 """Checking predictions: each one exists, is readable, lies on the reference's grid and holds allowed labels.
 
 Predictions are hostile until proven otherwise: only regular files count, headers are compared before any voxel is read,
-and only checked copies go on to the metrics cube.
+nothing is read or copied beyond what a mask on the reference's grid can hold, and only checked copies go on to the
+metrics cube. Of nibabel only the header is used: its reader follows header extensions, whose announced size is not
+bounded by the file.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
@@ -20,6 +23,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from fedeval.benchmark import Benchmark
@@ -41,6 +45,11 @@ GRID_TOLERANCE_MM = 1e-2
 MAX_HEADER_BYTES = 1 << 20
 """Voxels that begin later would make the reader decompress what nobody looks at."""
 
+MAX_VOXEL_BYTES = 8
+"""float64 and int64; nothing wider holds labels."""
+
+_PIECE_BYTES = 1 << 16
+
 _UNREADABLE = (
     ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, TypeError, ArithmeticError,
     LookupError, AttributeError, MemoryError, struct.error, zlib.error,
@@ -52,6 +61,7 @@ REASONS: dict[str, type[PredictionError]] = {
     "not_a_regular_file": PredictionFormatError,
     "not_a_nifti": PredictionFormatError,
     "truncated": PredictionFormatError,
+    "too_long": PredictionFormatError,
     "wrong_shape": PredictionShapeError,
     "wrong_affine": PredictionGridError,
     "not_integer_labels": PredictionLabelsError,
@@ -135,7 +145,7 @@ def check_predictions(
                 "run sanity_check on the prepared data",
             ) from err  # fmt: skip
         try:
-            copy = _copy_regular(found_dir / name, accepted_dir / name)
+            copy = _copy_regular(found_dir / name, accepted_dir / name, _max_bytes(shape))
             try:
                 _check_image(copy, shape, affine, benchmark.labels)
             except _Refused:
@@ -161,7 +171,12 @@ def _spatial(shape: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _copy_regular(source: Path, target: Path) -> Path:
+def _max_bytes(shape: Sequence[int]) -> int:
+    """No mask of a shape is longer on disk; gzip adds less than a header's worth to what it cannot shrink."""
+    return math.prod(shape) * MAX_VOXEL_BYTES + 2 * MAX_HEADER_BYTES
+
+
+def _copy_regular(source: Path, target: Path, max_bytes: int) -> Path:
     """Copy a regular file that has one name; links, devices and pipes are refused without following them."""
     try:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -173,6 +188,9 @@ def _copy_regular(source: Path, target: Path) -> Path:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
             raise _Refused("not_a_regular_file", "a folder, device or linked file; expected a regular file of its own")
+        if state.st_size > max_bytes:  # also a file with holes, which takes no space where the model wrote it
+            found, most = state.st_size >> 20, max_bytes >> 20
+            raise _Refused("too_long", f"a file of {found} MiB; expected a mask, at most {most} MiB for this case")
         with os.fdopen(os.dup(handle), "rb") as file, storing("keeping predictions", target.parent):
             _write_stream(file, target)
     finally:
@@ -185,15 +203,110 @@ def _write_stream(file: BinaryIO, target: Path) -> None:
         shutil.copyfileobj(file, copy, 1 << 20)
 
 
+class _PlainBytes:
+    """The content of a file read forward, decompressed where it is gzip; never more in memory than was asked for."""
+
+    def __init__(self, file: BinaryIO, max_members: int) -> None:
+        self._file, self._members_left = file, max_members
+        self._data = file.read(_PIECE_BYTES)
+        self._packed = self._data.startswith(b"\x1f\x8b")
+        self._member: Any = None
+
+    def read(self, count: int) -> bytearray:
+        """The next `count` bytes, fewer only at the end.
+
+        Raises
+        ------
+        EOFError, zlib.error
+            The stream ends early, or is damaged.
+        """
+        plain = bytearray()
+        while len(plain) < count:
+            if not self._data:
+                self._data = self._file.read(_PIECE_BYTES)
+            if not self._data:
+                if self._member is not None:
+                    raise EOFError("the stream ends early")
+                break
+            plain += self._take(count - len(plain))
+        return plain
+
+    def _take(self, count: int) -> bytes:
+        """At most `count` bytes from the piece at hand; members of a gzip file follow each other."""
+        if not self._packed:
+            taken, self._data = self._data[:count], self._data[count:]
+            return taken
+        if self._member is None:
+            self._data = self._data.lstrip(b"\0")  # gzip pads members with zeros
+            if not self._data:
+                return b""
+            if not self._members_left:
+                raise _Refused("not_a_nifti", "a gzip file of a great many parts; expected one")
+            self._members_left -= 1
+            self._member = zlib.decompressobj(wbits=31)
+        plain: bytes = self._member.decompress(self._data, count)
+        self._data = self._member.unconsumed_tail or self._member.unused_data
+        if self._member.eof:
+            self._member = None
+        return plain
+
+
 def _check_image(path: Path, shape: tuple[int, ...], affine: np.ndarray, labels: Sequence[int]) -> None:
     """Refuse what cannot be scored; the header decides before any voxel is read."""
-    try:
-        image = nib.Nifti1Image.from_filename(path) if _is_nifti1(path) else nib.Nifti2Image.from_filename(path)
-        found_shape, found_affine = _spatial(image.shape), np.asarray(image.affine, dtype=np.float64)
-    except _UNREADABLE as err:
-        raise _Refused("not_a_nifti", "not a readable NIfTI file; expected .nii.gz") from err
-    if getattr(image.dataobj, "offset", 0) > MAX_HEADER_BYTES:
-        raise _Refused("not_a_nifti", "voxels that begin beyond the header; expected them right after it")
+    with path.open("rb") as file:
+        # bgzip makes a member of each 64 KiB; a file of many empty ones would keep a reader busy for hours.
+        content = _PlainBytes(file, 64 + math.prod(shape) // 16384)
+        try:
+            header, begun = _load_header(content)
+            found_shape = _spatial(header.get_data_shape())
+            found_affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+            dtype = header.get_data_dtype()
+            offset = int(header["vox_offset"])
+        except _UNREADABLE as err:
+            raise _Refused("not_a_nifti", "not a readable NIfTI file; expected .nii.gz") from err
+        if not begun <= offset <= MAX_HEADER_BYTES:
+            raise _Refused("not_a_nifti", "voxels that begin beyond the header; expected them right after it")
+        _check_grid(found_shape, found_affine, shape, affine)
+        if dtype.kind not in "iuf" or dtype.itemsize > MAX_VOXEL_BYTES:
+            raise _Refused("not_integer_labels", f"data type {dtype}; expected whole numbers")
+        try:
+            voxels = _load_voxels(content, offset - begun, math.prod(shape), header)
+            more = content.read(1)
+        except _UNREADABLE as err:
+            found = f"voxels cannot be read ({type(err).__name__})"
+            raise _Refused("truncated", f"{found}; expected a complete file") from err
+    if more:
+        raise _Refused("too_long", "more bytes than the header announces; expected nothing after the last voxel")
+    _check_labels(voxels, labels)
+
+
+def _load_header(content: _PlainBytes) -> tuple[Any, int]:
+    """The header, of either version and byte order, and how many bytes of the file it took."""
+    head = content.read(4)
+    kinds: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    size = next((size for size in kinds if size in (int.from_bytes(head, order) for order in ("little", "big"))), 0)
+    if not size:
+        raise HeaderDataError("neither NIfTI-1 nor NIfTI-2")
+    header = kinds[size](bytes(head + content.read(size - 4)))
+    if header["magic"].item() != kinds[size].single_magic.rstrip(b"\0"):
+        raise HeaderDataError("voxels are in another file")
+    return header, size
+
+
+def _load_voxels(content: _PlainBytes, skip: int, count: int, header: Any) -> np.ndarray:
+    """Voxel values, one axis; numbers are scaled where the header asks for it."""
+    content.read(skip)
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    voxels: np.ndarray = np.frombuffer(content.read(count * dtype.itemsize), dtype=dtype, count=count)
+    slope, inter = header.get_slope_inter()
+    if slope is None or (slope, inter) == (1, 0):
+        return voxels
+    return np.asarray(apply_read_scaling(voxels, slope, inter))
+
+
+def _check_grid(
+    found_shape: tuple[int, ...], found_affine: np.ndarray, shape: tuple[int, ...], affine: np.ndarray
+) -> None:
     if found_shape != shape:
         raise _Refused("wrong_shape", f"{_times(found_shape)}; expected {_times(shape)}")
     distance = _corner_distance_mm(found_affine, affine, shape)
@@ -201,26 +314,11 @@ def _check_image(path: Path, shape: tuple[int, ...], affine: np.ndarray, labels:
         raise _Refused(
             "wrong_affine", f"a corner lies {distance:.3g} mm from the reference's; expected the input's affine"
         )
-    try:
-        voxels = np.asanyarray(image.dataobj)
-    except _UNREADABLE as err:
-        raise _Refused("truncated", f"voxels cannot be read ({type(err).__name__}); expected a complete file") from err
-    _check_labels(voxels, labels)
-
-
-def _is_nifti1(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(2)
-    opened = nib.openers.ImageOpener(str(path), "rb") if head == b"\x1f\x8b" else path.open("rb")
-    with opened as file:
-        return bytes(file.read(4)) in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")
 
 
 def _check_labels(voxels: np.ndarray, labels: Sequence[int]) -> None:
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise _Refused("not_integer_labels", "values that are not finite; expected whole numbers")
-    if voxels.dtype.kind not in "iuf":
-        raise _Refused("not_integer_labels", f"data type {voxels.dtype}; expected whole numbers")
     if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.rint(voxels)):
         raise _Refused(
             "not_integer_labels", "fractions, e.g. probabilities; expected whole numbers: save the label map"

@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fedeval.errors import DiskFullError, StorageError
+from fedeval.trees import remove_tree
 
 
 def storage_error(err: OSError, what: str, path: Path) -> StorageError:
@@ -116,17 +116,6 @@ def _identity(pid: int) -> str:
         return f"{pid}.{Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[19]}"
     except (OSError, IndexError):
         return f"{pid}.0"
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder whatever its modes are; links are never followed; what cannot go stays."""
-    for root, names, _ in os.walk(folder, followlinks=False):
-        for name in names:
-            path = Path(root) / name
-            if not path.is_symlink():
-                with contextlib.suppress(OSError):
-                    path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fedeval.log import LOGGER
-from fedeval.store import Store, remove_tree, storing, write_text
+from fedeval.store import Store, storing, write_text
+from fedeval.trees import remove_tree
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,11 @@ class WorkFolder:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """The same files under another folder, for a reader; links in the source are not followed."""
+    """The same files under another folder, for a reader; links, sockets and pipes are left out."""
     target.mkdir()
     target.chmod(0o755)
     for entry in sorted(source.iterdir()):
-        if entry.is_symlink():
+        if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):  # a socket would lead out of the container
             continue
         if entry.is_dir():
             link_tree(entry, target / entry.name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -19,6 +20,15 @@ TICK_S = 0.05
 """How often a running task is looked at."""
 
 LAST_LINES = 12
+
+_END_BYTES = 1 << 15
+
+_VISIBLE = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t"
+}
+"""What a terminal would act upon, or use to reorder text, as the escape that is shown instead."""
 
 
 @dataclass(frozen=True)
@@ -159,38 +169,39 @@ def time_breach(call: TaskCall, started: float) -> Breach | None:
 class LogTail:
     """Writes a task's output to its log file, capped, and remembers the last lines.
 
-    Raw bytes go to the file, so that nothing of a failure is lost; only `lines` is meant for people.
+    The output is a stranger's: in the file, too, control characters stand as ``\\xNN``, so that looking at it on a
+    terminal does nothing but show it; a carriage return (progress bars) begins a new line.
     """
 
     path: Path
     max_bytes: int
     _written: int = 0
-    _pending: bytes = b""
-    _lines: deque[bytes] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    _end: bytes = b""
 
     def __post_init__(self) -> None:
         self._file = self.path.open("wb")
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def feed(self, chunk: bytes) -> None:
         """Take more output; past the cap it is only looked at for the last lines, never kept."""
-        room = self.max_bytes - self._written
-        if room > 0:
-            self._file.write(chunk[:room])
-            self._file.flush()
-            self._written += min(len(chunk), room)
-            if self._written >= self.max_bytes:
-                self._file.write(b"\n[output above the limit was not kept]\n")
-        *lines, rest = (self._pending[-4096:] + chunk[-65536:]).split(b"\n")
-        self._lines.extend(line for line in lines if line.strip())
-        self._pending = rest
+        if self._written < self.max_bytes:
+            self._keep(self._decoder.decode(chunk))
+        self._end = (self._end + chunk)[-_END_BYTES:]
+
+    def _keep(self, text: str) -> None:
+        shown = text.replace("\r\n", "\n").replace("\r", "\n").translate(_VISIBLE).encode("utf-8", "backslashreplace")
+        kept = shown[: self.max_bytes - self._written]
+        self._file.write(kept)
+        self._written += len(kept)
+        if self._written >= self.max_bytes:
+            self._file.write(b"\n[output above the limit was not kept]\n")
+        self._file.flush()
 
     def close(self) -> tuple[str, ...]:
         """Close the file; the last lines, safe to show."""
-        if self._pending.strip():
-            self._lines.append(self._pending)
-        self._pending = b""
         self._file.close()
-        return tuple(show_safe(line[-2000:].decode("utf-8", "replace").strip(), 300) for line in self._lines)
+        lines = [line for line in re.split(rb"[\r\n]+", self._end) if line.strip()]
+        return tuple(show_safe(line[-2000:].decode("utf-8", "replace").strip(), 300) for line in lines[-LAST_LINES:])
 
 
 def base_environment(scratch_home: str) -> Mapping[str, str]:

@@ -41,6 +41,7 @@ from fedeval.errors import (
     InputError,
 )
 from fedeval.log import LOGGER, show_safe
+from fedeval.trees import give_tree
 
 LABEL = "org.fedeval.runner"
 DEADLINE_LABEL = "org.fedeval.deadline"
@@ -185,7 +186,8 @@ class DockerEngine:
             ) from err
         finally:
             for folder in call.invocation.output_dirs:
-                _give_tree(folder, os.getuid(), os.getgid())
+                if os.getuid() == 0:
+                    give_tree(folder, os.getuid(), os.getgid())
 
     def remove_orphans(self) -> list[str]:
         """Remove containers whose runner is dead; their names."""
@@ -316,15 +318,6 @@ def _give(path: Path, uid: int, gid: int) -> None:
     """Hand a path to a user, where the caller is root; symbolic links are never followed."""
     if os.getuid() == 0:
         os.lchown(path, uid, gid)
-
-
-def _give_tree(folder: Path, uid: int, gid: int) -> None:
-    if os.getuid() != 0:
-        return
-    for root, names, files in os.walk(folder, followlinks=False):
-        for name in [*names, *files]:
-            _give(Path(root) / name, uid, gid)
-    _give(folder, uid, gid)
 
 
 __all__ = ["BuildError", "DockerEngine"]
