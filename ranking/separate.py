@@ -67,7 +67,10 @@ def compute_separation(rank_sums: Ints, seed: int, level: float = 0.95) -> Separ
         variance = np.maximum((centred**2).sum(axis=1) / (sites - 1), _LEAST_VARIANCE)
         statistic[block] = means / np.sqrt(variance / sites)
         scaled = centred / np.sqrt((sites - 1) * variance)[:, None]
-        np.maximum(largest, np.abs(scaled @ normals).max(axis=0), out=largest)
+        # Where the floor holds, the variance that the data lack is simulated by one more normal.
+        lacking = np.sqrt(np.maximum(0.0, 1.0 - (scaled**2).sum(axis=1)))
+        simulated = np.concatenate([scaled, lacking[:, None]], axis=1) @ normals
+        np.maximum(largest, np.abs(simulated).max(axis=0), out=largest)
     critical = float(np.quantile(largest / chi, level))
     better = np.zeros((count, count), dtype=bool)
     better[first, second] = statistic < -critical
@@ -78,9 +81,9 @@ def compute_separation(rank_sums: Ints, seed: int, level: float = 0.95) -> Separ
 
 
 def _draw_normals(sites: int, seed: int) -> tuple[Floats, Floats]:
-    """Normals [S, simulations], and for each simulation sqrt(chi^2 / df), df = S - 1."""
+    """Normals [S + 1, simulations], and for each simulation sqrt(chi^2 / df), df = S - 1."""
     stream = make_stream(seed, "separation")
-    normals: Floats = ndtri(draw_uniform(stream, sites * _SIMULATIONS)).reshape(sites, _SIMULATIONS)
+    normals: Floats = ndtri(draw_uniform(stream, (sites + 1) * _SIMULATIONS)).reshape(sites + 1, _SIMULATIONS)
     degrees = sites - 1
     chi: Floats = np.sqrt(chdtri(degrees, draw_uniform(stream, _SIMULATIONS)) / degrees)
     return normals, chi
