@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedeval import errors
 from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset
@@ -21,7 +22,10 @@ from fedeval.engine.base import Engine, ImageRecord
 from fedeval.errors import (
     EngineDownError,
     EngineFaultError,
+    EngineForbiddenError,
+    EngineMissingError,
     FedevalError,
+    GpuMissingError,
     InputError,
     InterruptedRunError,
     MetricsError,
@@ -45,11 +49,14 @@ from fedeval.results import result_place
 from fedeval.store import Store, folder_name
 from fedeval.task import Session
 from fedeval.view import RunView
+from fedeval.work import open_work
 
 RETRIED = (EngineFaultError, EngineDownError)
 """Faults of the platform that may pass; others of the platform (a full disk, a failing metrics cube) do not."""
 
-PLATFORM_FAULTS = (*RETRIED, StorageError, MetricsError, InputError)
+PLATFORM_FAULTS = (
+    *RETRIED, EngineMissingError, EngineForbiddenError, GpuMissingError, StorageError, MetricsError, InputError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,11 +170,11 @@ def _run_all(queue: _Queue) -> tuple[SubmissionOutcome, ...]:
             while waiting or running:
                 while waiting and slots:
                     (number, path), slot = waiting.pop(0), slots.pop(0)
-                    running[pool.submit(_run_one, queue, path, slot)] = (number, slot)
+                    running[pool.submit(_run_one, queue, number, path, slot)] = (number, slot)
                 ended, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in ended:
                     number, slot = running.pop(future)
-                    done[number] = future.result()
+                    done[number] = _collect(future, queue.request.submissions[number])
                     slots.append(slot)
         except BaseException:
             queue.session.stop.set()
@@ -175,14 +182,29 @@ def _run_all(queue: _Queue) -> tuple[SubmissionOutcome, ...]:
     return tuple(done[number] for number in sorted(done))
 
 
-def _run_one(queue: _Queue, path: Path, slot: int) -> SubmissionOutcome:
+def _collect(future: Future[SubmissionOutcome], path: Path) -> SubmissionOutcome:
+    """How a submission ended; a fault of this program costs the submission its result, never the others theirs."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, FedevalError) or not isinstance(error, Exception):
+        raise error
+    LOGGER.error("fault of the program", exc_info=error)
+    told = FedevalError(
+        "a fault of this program, neither of the submission nor of this machine", type(error).__name__,
+        "report it with the log file under the storage's logs",
+    )  # fmt: skip
+    return SubmissionOutcome(show_safe(str(path), 200), "not_run", 1, told, None, None)
+
+
+def _run_one(queue: _Queue, number: int, path: Path, slot: int) -> SubmissionOutcome:
     """One submission, with retries of platform faults."""
     name = show_safe(str(path), 200)
     queue.session.view.note(f"submission {name}")
     for attempt in range(1, queue.request.retries + 2):
         try:
             with _own_engine(queue, slot) as engine:
-                return _try_once(queue, path, name, attempt, engine)
+                return _try_once(queue, number, path, name, attempt, engine)
         except RETRIED as err:
             LOGGER.error("attempt %d of %s: %s", attempt, name, err)
             if attempt > queue.request.retries:
@@ -207,22 +229,27 @@ def _own_engine(queue: _Queue, slot: int) -> Engine:
     )  # fmt: skip
 
 
-def _try_once(queue: _Queue, path: Path, name: str, attempt: int, engine: Engine) -> SubmissionOutcome:
+def _try_once(
+    queue: _Queue, number: int, path: Path, name: str, attempt: int, engine: Engine
+) -> SubmissionOutcome:  # fmt: skip
     started = time.monotonic()
     model = _load_model(path)
-    folder = queue.session.log_dir / folder_name(f"{model.name}-{attempt}")
+    # The number keeps the logs of submissions apart that have the same name: most cubes are called "model".
+    folder = queue.session.log_dir / folder_name(f"{number + 1:02d}-{model.name}-{attempt}")
     session = dataclasses.replace(queue.session, engine=engine, log_dir=folder)
     build = queue.request.build
     if build is None:
         build = model.build_context.is_relative_to(CHECKOUT)
     images = {**queue.images, **get_images(session, {"model": model}, build)}
-    key = run_key(queue.benchmark, images, queue.dataset, queue.request.mode)
-    if queue.options.resume and (known := _known_result(queue, model, images, key)):
-        return known
-    outcome = score_submission(
-        session, queue.benchmark, {**queue.cubes, "model": model}, images, queue.dataset, queue.request.mode,
-        queue.options.resume, started, queue.log,
-    )  # fmt: skip
+    cubes, mode = {**queue.cubes, "model": model}, queue.request.mode
+    key = run_key(queue.options, engine, queue.benchmark, cubes, images, queue.dataset, mode)
+    with open_work(session.store, key, queue.options.resume, session.view.note, session.stop) as work:
+        # Only now: another runner that had to be waited for has just finished it.
+        if queue.options.resume and (known := _known_result(queue, name, model, images, key)):
+            return known
+        outcome = score_submission(
+            session, queue.benchmark, cubes, images, queue.dataset, mode, key, work, started, queue.log
+        )
     status = str(outcome.record["outcome"]["status"])
     return SubmissionOutcome(name, status, attempt, outcome.error, outcome.record, outcome.files.folder)
 
@@ -238,7 +265,7 @@ def _load_model(path: Path) -> CubeManifest:
 
 
 def _known_result(
-    queue: _Queue, model: CubeManifest, images: Mapping[str, ImageRecord], key: str
+    queue: _Queue, name: str, model: CubeManifest, images: Mapping[str, ImageRecord], key: str
 ) -> SubmissionOutcome | None:
     """Complete results of the same run; nothing complete is repeated."""
     below = result_place(queue.benchmark, model.name, images["model"].digest, queue.dataset)
@@ -253,8 +280,9 @@ def _known_result(
     status, error = record["outcome"]["status"], record["outcome"]["error"]
     known = None
     if error is not None:
-        known = FedevalError(error["message"], "", error["next"])
-    return SubmissionOutcome(show_safe(str(model.root), 200), status, 0, known, record, place)
+        kind = getattr(errors, error["name"], FedevalError)
+        known = kind(error["message"], "", error["next"])
+    return SubmissionOutcome(name, status, 0, known, record, place)
 
 
 def load_list(path: Path) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +28,10 @@ from fedeval.log import open_run_log
 from fedeval.options import Options
 from fedeval.results import RunFiles, build_record, write_results
 from fedeval.scoring import evaluate
-from fedeval.store import Store, digest_of
+from fedeval.store import Store, digest_of, digest_tree
 from fedeval.task import Session
 from fedeval.view import RunView
-from fedeval.work import open_work
+from fedeval.work import WorkFolder, open_work
 
 REQUIRED_TASKS: dict[str, dict[str, tuple[str, ...]]] = {
     "data_prep": {
@@ -91,27 +92,53 @@ def run_test(request: TestRequest, options: Options, view: RunView) -> TestOutco
         session = Session(engine, store, view, log.with_suffix(""), options.cleanup, options.require_gpu)
         images = get_images(session, cubes, request.build)
         dataset = get_dataset(session, benchmark, cubes, images, request, options)
-        return score_submission(session, benchmark, cubes, images, dataset, request.mode, options.resume, started, log)
+        key = run_key(options, engine, benchmark, cubes, images, dataset, request.mode)
+        with open_work(store, key, options.resume, view.note, session.stop) as work:
+            return score_submission(session, benchmark, cubes, images, dataset, request.mode, key, work, started, log)
 
 
-def run_key(benchmark: Benchmark, images: Mapping[str, ImageRecord], dataset: Dataset, mode: InferenceMode) -> str:
-    """Address of a run: everything its results depend on."""
-    limits = benchmark.limits["infer"].to_dict()
-    digests = [images[role].digest for role in ("model", "metrics")]
-    return digest_of("run", benchmark.digest, digests, dataset.digest, limits, mode.per_case)
+def run_key(
+    options: Options, engine: Engine, benchmark: Benchmark, cubes: Mapping[str, CubeManifest],
+    images: Mapping[str, ImageRecord], dataset: Dataset, mode: InferenceMode,
+) -> str:  # fmt: skip
+    """Address of a run: everything its results depend on.
+
+    Also how it was run: what a test in one way found is no result of a run in another.
+    """
+    how = [engine.name, options.as_singularity, options.tmp, mode.per_case, mode.go_on]
+    code = [
+        [images[role].digest, repr(cubes[role].task(task)), _own_inputs(cubes[role], task)]
+        for role, task in (("model", "infer"), ("metrics", "evaluate"))
+    ]
+    return digest_of("run", benchmark.digest, code, dataset.digest, benchmark.limits["infer"].to_dict(), how)
+
+
+def _own_inputs(cube: CubeManifest, task: str) -> list[tuple[str, str]]:
+    """Digests of what a cube's workspace gives its task (parameters, weights): they are not in the image."""
+    found = []
+    for spec in cube.task(task).parameters:
+        path = cube.workspace / spec.default
+        given = spec.is_output or spec.name in ("data_path", "predictions", "labels")
+        if given or not path.exists() or not path.resolve().is_relative_to(cube.workspace.resolve()):
+            continue
+        if path.is_file():
+            with path.open("rb") as file:
+                found.append((spec.name, hashlib.file_digest(file, "sha256").hexdigest()))
+        else:
+            found.append((spec.name, digest_tree(path)))
+    return found
 
 
 def score_submission(
     session: Session, benchmark: Benchmark, cubes: Mapping[str, CubeManifest], images: Mapping[str, ImageRecord],
-    dataset: Dataset, mode: InferenceMode, resume: bool, started: float, log: Path,
+    dataset: Dataset, mode: InferenceMode, key: str, work: WorkFolder, started: float, log: Path,
 ) -> TestOutcome:  # fmt: skip
     """Run the model and metrics on prepared data and write what came of it.
 
-    Everything complete is kept in a work folder until the results have their final place, so that the same command
+    Everything complete is kept in the work folder until the results have their final place, so that the same command
     after a power cut continues.
     """
-    key = run_key(benchmark, images, dataset, mode)
-    with open_work(session.store, key, resume, session.view.note) as work, session.store.scratch("scores") as scratch:
+    with session.store.scratch("scores") as scratch:
         inference = infer(session, benchmark, cubes["model"], images["model"], dataset, work, mode)
         scores = evaluate(session, benchmark, cubes["metrics"], images["metrics"], dataset, inference, scratch)
         error = inference_error(inference, scores.cases)

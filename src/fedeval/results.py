@@ -25,6 +25,7 @@ from fedeval.inference import Inference
 from fedeval.report import write_report
 from fedeval.scoring import Scores, summarise
 from fedeval.store import Store, folder_name, storing, write_text
+from fedeval.work import link_tree
 
 SCHEMA_FILE = Path(__file__).with_name("run_record.schema.json")
 
@@ -182,6 +183,8 @@ def write_results(
             log_excerpt=inference.runs[-1].outcome.last_lines if inference.runs else (),
         )  # fmt: skip
         write_text(made / "run.json", record_text(record))
+        # Results come last: where they are, all is there. The work folder keeps its own, should this be the end.
+        link_tree(inference.accepted, scratch / "predictions")
+        store.publish(scratch / "predictions", predictions)
         store.publish(made, final)
-        store.publish(inference.accepted, predictions)
     return RunFiles(final, final / "results.yaml", final / "run.json", final / "report.html", predictions)

@@ -11,12 +11,13 @@ import fcntl
 import json
 import os
 import shutil
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedeval.errors import InterruptedRunError
 from fedeval.log import LOGGER
 from fedeval.store import Store, storing, write_text
 from fedeval.trees import remove_tree
@@ -113,7 +114,9 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_work(store: Store, key: str, resume: bool, note: Callable[[str], None]) -> Iterator[WorkFolder]:
+def open_work(
+    store: Store, key: str, resume: bool, note: Callable[[str], None], stop: threading.Event
+) -> Iterator[WorkFolder]:
     """The work folder of a run, locked; it goes when the block ends well, and stays when it does not.
 
     Parameters
@@ -124,10 +127,17 @@ def open_work(store: Store, key: str, resume: bool, note: Callable[[str], None])
         Whether what an interrupted run left is taken.
     note : callable
         Told when another runner has to be waited for.
+    stop : threading.Event
+        Ends the waiting.
+
+    Raises
+    ------
+    InterruptedRunError
+        Told to stop while waiting.
     """
     folder = store.root / "predictions" / f".work-{key[:24]}"
     with storing("opening the work folder", folder):
-        lock = _lock(folder, note)
+        lock = _lock(folder, note, stop)
     try:
         if not resume:
             _empty(folder)
@@ -147,12 +157,15 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
-def _lock(folder: Path, note: Callable[[str], None]) -> int:
+def _lock(folder: Path, note: Callable[[str], None], stop: threading.Event) -> int:
     """An exclusive lock on ``folder/lock``; the file must still be there once it is held."""
     told = False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # the one who was here has just removed it
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
@@ -164,4 +177,5 @@ def _lock(folder: Path, note: Callable[[str], None]) -> int:
             if not told:
                 note("  another runner works on the same run: waiting for it")
                 told = True
-            time.sleep(0.2)
+            if stop.wait(0.2):
+                raise InterruptedRunError("stopped", "", "the same command continues") from None
