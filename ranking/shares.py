@@ -188,7 +188,7 @@ def _load_share(path: Path, rule: Rule) -> SharedSite:
         return _read_share(node, rule)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{where}: {format_found(str(error))}; expected a complete share: have the site make it again"
+            f"{where}: {format_found(str(error), 200)}; expected a complete share: have the site make it again"
         ) from error
 
 
