@@ -245,7 +245,7 @@ def test_clock() -> None:
 @pytest.mark.parametrize(("shift_s", "state"), [(0, "ok"), (-20, "warning"), (20, "warning"), (7200, "failed")])
 def test_clock_of_the_engine(shift_s: float, state: str) -> None:
     now = time.time()
-    for form in ("{}Z", "{}.123456789Z", "{}+00:00"):
+    for form in ("{}Z", "{}.123456789Z", "{}+00:00", "{}.123456789+00:00"):
         stated = form.format(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now + shift_s)))
         found = doctor_engine._check_engine_clock(stated, now, now + 0.01)
         assert found.state == state, stated
