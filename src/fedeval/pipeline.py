@@ -13,7 +13,8 @@ from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset, load_dataset, prepare_dataset, stage_toy_data
 from fedeval.engine.base import Engine, ImageRecord
-from fedeval.engine.docker_engine import DockerEngine, Emulation, has_gpu
+from fedeval.engine.docker_engine import DockerEngine, Emulation
+from fedeval.engine.gpu_limit import has_gpu
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.engine.singularity_engine import SingularityEngine
 from fedeval.errors import (

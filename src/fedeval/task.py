@@ -15,8 +15,11 @@ from fedeval.errors import FedevalError, InterruptedRunError
 from fedeval.invocation import build_invocation
 from fedeval.limits import Limits
 from fedeval.log import LOGGER
-from fedeval.store import Store, storing
+from fedeval.store import Store, check_space, storing
 from fedeval.view import RunView
+
+
+_LITTLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class TaskRecord:
     exit_code: int
     ended_by: Breach | None
     peak_memory_mb: float | None
+    peak_gpu_mb: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain mapping."""
@@ -106,6 +110,11 @@ def run_task(
         Wall-clock budget; by the limits and `cases` when not given.
     attempt : int
         Above 1 the log file gets the number.
+
+    Raises
+    ------
+    DiskFullError
+        It failed, and the disk of the storage is full.
     """
     budget = limits.budget_s(cases) if budget_s is None else budget_s
     log_file = session.log_dir / f"{role}-{task}{'' if attempt == 1 else f'-{attempt}'}.log"
@@ -118,10 +127,26 @@ def run_task(
             on_tick = session.stoppable(watch(advance) if watch else lambda: None)
             call = TaskCall(cube, image, invocation, limits, budget, log_file, on_tick)
             outcome = session.engine.run(call)
+    _check_disk(session.store, outcome)
     record = TaskRecord(
-        role, task, outcome.start_up_s, outcome.wall_s, outcome.exit_code, outcome.ended_by, outcome.peak_memory_mb
-    )
+        role, task, outcome.start_up_s, outcome.wall_s, outcome.exit_code, outcome.ended_by, outcome.peak_memory_mb,
+        outcome.peak_gpu_mb,
+    )  # fmt: skip
     return TaskRun(outcome, record, log_file)
+
+
+def _check_disk(store: Store, outcome: TaskOutcome) -> None:
+    """A task that failed where the disk is full did not fail by itself; what it wrote last may be gone again.
+
+    Raises
+    ------
+    DiskFullError
+        So it is.
+    """
+    if outcome.ok or outcome.ended_by is not None:
+        return
+    said_so = any("No space left on device" in line for line in outcome.last_lines)
+    check_space(store.root, _LITTLE_BYTES if said_so else 1 << 20)
 
 
 def fail_task(error: type[FedevalError], role: str, task: str, run: TaskRun, next_step: str) -> FedevalError:

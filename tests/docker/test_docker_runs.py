@@ -112,6 +112,7 @@ def test_isolation_as_the_model_sees_it(dataset: Path, tmp_path: Path) -> None:
     assert set(facts["environment"]) <= {
         "HOME",
         "HOSTNAME",
+        "NVIDIA_VISIBLE_DEVICES",
         "LANG",
         "PATH",
         "PIP_CERT",

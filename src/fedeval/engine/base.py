@@ -14,7 +14,8 @@ from typing import Protocol, Self
 from fedeval.cube import CubeManifest
 from fedeval.invocation import Invocation
 from fedeval.limits import Limits
-from fedeval.log import show_safe
+from fedeval.log import LOGGER, show_safe
+from fedeval.store import storing
 
 TICK_S = 0.05
 """How often a running task is looked at."""
@@ -122,6 +123,8 @@ class TaskOutcome:
         Highest memory seen, where the engine can tell.
     last_lines : tuple of str
         End of the output, safe to show.
+    peak_gpu_mb : float or None
+        Highest GPU memory seen on one device; None where no GPU was watched.
     """
 
     exit_code: int
@@ -130,6 +133,7 @@ class TaskOutcome:
     wall_s: float
     peak_memory_mb: float | None
     last_lines: tuple[str, ...]
+    peak_gpu_mb: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -179,7 +183,8 @@ class LogTail:
     _end: bytes = b""
 
     def __post_init__(self) -> None:
-        self._file = self.path.open("wb")
+        with storing("writing the log of a task", self.path.parent):
+            self._file = self.path.open("wb", buffering=0)
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def feed(self, chunk: bytes) -> None:
@@ -191,11 +196,14 @@ class LogTail:
     def _keep(self, text: str) -> None:
         shown = text.replace("\r\n", "\n").replace("\r", "\n").translate(_VISIBLE).encode("utf-8", "backslashreplace")
         kept = shown[: self.max_bytes - self._written]
-        self._file.write(kept)
-        self._written += len(kept)
-        if self._written >= self.max_bytes:
-            self._file.write(b"\n[output above the limit was not kept]\n")
-        self._file.flush()
+        try:
+            self._file.write(kept)
+            self._written += len(kept)
+            if self._written >= self.max_bytes:
+                self._file.write(b"\n[output above the limit was not kept]\n")
+        except OSError as err:  # a full disk costs the log, not the task, which would block if nobody took its output
+            self._written = self.max_bytes
+            LOGGER.warning("the log of a task ends early: %s", err.strerror)
 
     def close(self) -> tuple[str, ...]:
         """Close the file; the last lines, safe to show."""

@@ -16,7 +16,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from fedeval.engine.base import TICK_S, Breach, LogTail, TaskCall, TaskOutcome, time_breach
+from fedeval.engine.gpu_limit import gpu_breach, has_gpu, watch_gpu
 from fedeval.errors import EngineFaultError
+from fedeval.gpu import GpuWatch, in_process_tree
 from fedeval.limits import Limits
 
 _GATE = 'read -r go || exit 125; exec "$@" </dev/null'
@@ -44,14 +46,19 @@ class ChildRunner:
         called = time.monotonic()
         tail = LogTail(call.log_file, call.limits.log_mb << 20)
         try:
-            child = self._start(call, command, environment)
-            started = time.monotonic()
-            ended_by = _watch(child, call, tail, started)
+            with watch_gpu() as gpu:
+                child = self._start(call, command, environment)
+                if gpu is not None:
+                    gpu.follow(in_process_tree(child.pid))
+                started = time.monotonic()
+                ended_by = _watch(child, call, tail, started, gpu)
         finally:
             self.stop()
             last_lines = tail.close()
-        wall = time.monotonic() - started
-        return TaskOutcome(child.returncode, ended_by, round(started - called, 3), round(wall, 3), None, last_lines)
+        wall_s = round(time.monotonic() - started, 3)
+        peak_gpu_mb = gpu.peak_mb if gpu is not None else None
+        start_up_s = round(started - called, 3)
+        return TaskOutcome(child.returncode, ended_by, start_up_s, wall_s, None, last_lines, peak_gpu_mb)
 
     def _start(self, call: TaskCall, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         where = f"{call.invocation.cube}, task {call.invocation.task}"
@@ -95,14 +102,18 @@ def _limit(pid: int, limits: Limits) -> None:
     """Limits of each single process: address space and size of a file; no core dumps. Children inherit them."""
     with contextlib.suppress(ProcessLookupError):
         for kind, value in (
-            (resource.RLIMIT_AS, limits.memory_mb << 20),
+            *(
+                [] if has_gpu() else [(resource.RLIMIT_AS, limits.memory_mb << 20)]
+            ),  # CUDA reserves far more than it uses
             (resource.RLIMIT_FSIZE, limits.output_mb << 20),
             (resource.RLIMIT_CORE, 0),
         ):
             resource.prlimit(pid, kind, (value, value))
 
 
-def _watch(child: subprocess.Popen[bytes], call: TaskCall, tail: LogTail, started: float) -> Breach | None:
+def _watch(
+    child: subprocess.Popen[bytes], call: TaskCall, tail: LogTail, started: float, gpu: GpuWatch | None
+) -> Breach | None:
     assert child.stdout is not None
     os.set_blocking(child.stdout.fileno(), False)
     while True:
@@ -116,6 +127,6 @@ def _watch(child: subprocess.Popen[bytes], call: TaskCall, tail: LogTail, starte
         breach = call.on_tick()
         if ended or breach:
             return breach
-        if breach := time_breach(call, started):
+        if breach := gpu_breach(gpu, call) or time_breach(call, started):
             return breach
         time.sleep(TICK_S if not chunk else 0)

@@ -12,7 +12,9 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from fedeval.engine.base import TICK_S, Breach, LogTail, TaskCall, TaskOutcome, time_breach
+from fedeval.engine.gpu_limit import gpu_breach, watch_gpu
 from fedeval.errors import EngineFaultError, FedevalError, GpuMissingError, ImageError
+from fedeval.gpu import GpuWatch, in_container
 from fedeval.log import LOGGER, show_safe
 
 ENGINE_FAULTS = (APIError, requests.exceptions.RequestException, DockerException)
@@ -21,7 +23,9 @@ ENGINE_FAULTS = (APIError, requests.exceptions.RequestException, DockerException
 _RECONNECT_S = 60.0
 
 
-def watch_container(api: docker.APIClient, container: str, call: TaskCall, called: float) -> TaskOutcome:
+def watch_container(
+    api: docker.APIClient, container: str, call: TaskCall, called: float, gpu: int | None = None
+) -> TaskOutcome:
     """Start a container that was created, watch it, and end it when a limit bites.
 
     Parameters
@@ -34,6 +38,8 @@ def watch_container(api: docker.APIClient, container: str, call: TaskCall, calle
         Limits, budget and log file.
     called : float
         `time.monotonic()` when the task was asked for.
+    gpu : int, optional
+        Watch this GPU alone.
 
     Raises
     ------
@@ -45,16 +51,19 @@ def watch_container(api: docker.APIClient, container: str, call: TaskCall, calle
     tail = LogTail(call.log_file, call.limits.log_mb << 20)
     try:
         stream = api.attach(container, stream=True, stdout=True, stderr=True)  # before the start, so nothing is missed
-        try:
-            api.start(container)
-        except APIError as err:
-            raise _start_error(call, err) from err
-        started = time.monotonic()
-        pump = threading.Thread(target=_pump, args=(container, stream, tail), daemon=True)
-        pump.start()
-        end = _End(api, container)
-        peak = PeakMemory(container)
-        ended_by = _wait_for_end(api, container, call, started, end, peak)
+        with watch_gpu(gpu) as gpu_watch:
+            if gpu_watch is not None:
+                gpu_watch.follow(in_container(container))
+            try:
+                api.start(container)
+            except APIError as err:
+                raise start_error(call, err) from err
+            started = time.monotonic()
+            pump = threading.Thread(target=_pump, args=(container, stream, tail), daemon=True)
+            pump.start()
+            end = _End(api, container)
+            peak = PeakMemory(container)
+            ended_by = _wait_for_end(api, container, call, started, end, peak, gpu_watch)
         wall_s = time.monotonic() - started
         state = api.inspect_container(container)["State"]
         pump.join(timeout=10)
@@ -70,16 +79,19 @@ def watch_container(api: docker.APIClient, container: str, call: TaskCall, calle
             f"connection lost, container ended with {exit_code}",
             "run the same command again: it continues; this is not counted against the submission",
         )
-    return TaskOutcome(exit_code, ended_by, round(started - called, 3), round(wall_s, 3), peak.mb, last_lines)
+    peak_gpu_mb = gpu_watch.peak_mb if gpu_watch is not None else None
+    start_up_s = round(started - called, 3)
+    return TaskOutcome(exit_code, ended_by, start_up_s, round(wall_s, 3), peak.mb, last_lines, peak_gpu_mb)
 
 
 def _wait_for_end(
-    api: docker.APIClient, container: str, call: TaskCall, started: float, end: _End, peak: PeakMemory
-) -> Breach | None:
+    api: docker.APIClient, container: str, call: TaskCall, started: float, end: _End, peak: PeakMemory,
+    gpu: GpuWatch | None,
+) -> Breach | None:  # fmt: skip
     """Tick until the container has ended; the breach that ended it, if one did."""
     while not end.event.wait(TICK_S):
         peak.look()
-        if breach := call.on_tick() or time_breach(call, started):
+        if breach := call.on_tick() or gpu_breach(gpu, call) or time_breach(call, started):
             kill_container(api, container)
             if not end.event.wait(30):
                 LOGGER.error("container %s outlives its kill", container[:12])
@@ -185,7 +197,8 @@ class PeakMemory:
             return
 
 
-def _start_error(call: TaskCall, err: APIError) -> FedevalError:
+def start_error(call: TaskCall, err: APIError) -> FedevalError:
+    """The engine refuses the container for what the image says of itself: no fault of the platform."""
     what = f"cube {call.invocation.cube}, task {call.invocation.task}: the container cannot start"
     found = show_safe(str(err.explanation or err), 300)
     if "device driver" in found:

@@ -8,6 +8,7 @@ start.
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 import stat
 import time
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 import docker
-from docker.errors import BuildError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 
 from fedeval.cube import CubeManifest
@@ -29,7 +30,8 @@ from fedeval.engine.base import (
     TaskOutcome,
     base_environment,
 )
-from fedeval.engine.container_watch import ENGINE_FAULTS, check_gone, watch_container
+from fedeval.engine.container_watch import ENGINE_FAULTS, check_gone, start_error, watch_container
+from fedeval.engine.gpu_limit import has_gpu
 from fedeval.engine.image_build import build_image
 from fedeval.errors import (
     EngineDownError,
@@ -40,6 +42,7 @@ from fedeval.errors import (
     ImageError,
     InputError,
 )
+from fedeval.gpu import MPS_INSIDE, find_mps_folder, mps_environment
 from fedeval.log import LOGGER, show_safe
 from fedeval.trees import give_tree
 
@@ -173,7 +176,7 @@ class DockerEngine:
         try:
             container = self._create(call)
             try:
-                outcome = watch_container(self._client.api, container, call, called)
+                outcome = watch_container(self._client.api, container, call, called, self._gpu)
             finally:
                 self._remove(container)
             check_gone(container)
@@ -207,19 +210,19 @@ class DockerEngine:
     def _create(self, call: TaskCall) -> str:
         api, limits = self._client.api, call.limits
         uid, gid = container_user()
-        gpus = []
-        if call.manifest.accelerator_count and has_gpu():
-            gpus = [_device_request(call.manifest.accelerator_count, self._gpu)]
+        gpus, gpu_environment, gpu_mounts = _gpu_settings(call, self._gpu)
         emulation = self._emulation
         tmp_mb = emulation.tmp_mb if emulation else limits.tmp_mb
         tmpfs = dict.fromkeys(("/tmp", "/var/tmp"), f"size={tmp_mb}m,mode=1777,nosuid,nodev")
+        for path in _image_volumes(api, call):  # as the engine makes them, they are disk without a limit
+            tmpfs.setdefault(path, f"size={tmp_mb}m,mode=1777,nosuid,nodev")
         if emulation:
             tmpfs[EMULATED_HOME] = f"size={tmp_mb}m,uid={uid},gid={gid},mode=700,nosuid,nodev"
         host = api.create_host_config(
             mounts=[
                 Mount(binding.inside, str(binding.host), type="bind", read_only=binding.read_only)
                 for binding in call.invocation.bindings
-            ],
+            ] + gpu_mounts,
             network_mode="none", read_only=True, init=True, cap_drop=["ALL"], security_opt=["no-new-privileges"],
             tmpfs=tmpfs,
             mem_limit=f"{limits.memory_mb}m", memswap_limit=f"{limits.memory_mb}m", pids_limit=limits.pids,
@@ -227,14 +230,17 @@ class DockerEngine:
             log_config=LogConfig(type="json-file", config={"max-size": f"{limits.log_mb}m", "max-file": "1"}),
             device_requests=gpus or None,
         )  # fmt: skip
-        made = api.create_container(
-            call.image.digest, command=list(call.invocation.arguments), host_config=host, user=f"{uid}:{gid}",
-            entrypoint=list(call.invocation.entrypoint) or None,
-            environment=dict(base_environment(EMULATED_HOME if emulation else "/tmp")),
-            working_dir="/tmp" if emulation else None,
-            name=f"fedeval-{call.invocation.task.replace('_', '-')}-{uuid.uuid4().hex[:12]}", network_disabled=True,
-            labels={LABEL: runner_identity(), DEADLINE_LABEL: f"{time.time() + call.budget_s:.0f}"},
-        )  # fmt: skip
+        try:
+            made = api.create_container(
+                call.image.digest, command=list(call.invocation.arguments), host_config=host, user=f"{uid}:{gid}",
+                entrypoint=list(call.invocation.entrypoint) or None,
+                environment={**base_environment(EMULATED_HOME if emulation else "/tmp"), **gpu_environment},
+                working_dir="/tmp" if emulation else None,
+                name=f"fedeval-{call.invocation.task.replace('_', '-')}-{uuid.uuid4().hex[:12]}", network_disabled=True,
+                labels={LABEL: runner_identity(), DEADLINE_LABEL: f"{time.time() + call.budget_s:.0f}"},
+            )  # fmt: skip
+        except APIError as err:
+            raise start_error(call, err) if err.status_code == 400 else err from err
         self._live.add(made["Id"])
         return str(made["Id"])
 
@@ -251,15 +257,35 @@ class DockerEngine:
         self._live.discard(container)
 
 
+def _image_volumes(api: docker.APIClient, call: TaskCall) -> list[str]:
+    """Folders that the image declares with VOLUME, but for those where the task's own paths are mounted."""
+    found = api.inspect_image(call.image.digest)["Config"].get("Volumes") or {}  # type: ignore[no-untyped-call]
+    own = {binding.inside for binding in call.invocation.bindings}
+    return sorted({posixpath.normpath("/" + path.strip("/")) for path in found} - own)
+
+
+def _gpu_settings(
+    call: TaskCall, gpu: int | None
+) -> tuple[list[docker.types.DeviceRequest], dict[str, str], list[Mount]]:
+    """Device request, environment and mounts of a task: no GPU unless its cube asks for one and there is one.
+
+    An MPS daemon's pipes are mounted only where the site points to them with ``CUDA_MPS_PIPE_DIRECTORY``: half a set-up
+    makes CUDA fail.
+    """
+    count = call.manifest.accelerator_count
+    if not count or not has_gpu():
+        return [], {"NVIDIA_VISIBLE_DEVICES": "void"}, []  # also where nvidia is the engine's default runtime
+    folder = find_mps_folder(container_user()[0]) if os.environ.get("CUDA_MPS_PIPE_DIRECTORY") else None
+    if folder is None:
+        return [_device_request(count, gpu)], {}, []
+    mount = Mount(MPS_INSIDE, str(folder), type="bind", read_only=True)
+    return [_device_request(count, gpu)], mps_environment(call.limits.gpu_memory_mb, MPS_INSIDE, count), [mount]
+
+
 def _device_request(count: int, gpu: int | None) -> docker.types.DeviceRequest:
     if gpu is None:
         return docker.types.DeviceRequest(count=count, capabilities=[["gpu"]])
     return docker.types.DeviceRequest(device_ids=[str(gpu)], capabilities=[["gpu"]])
-
-
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU that the engine could hand out."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def _connect() -> docker.DockerClient:

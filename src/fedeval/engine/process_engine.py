@@ -19,6 +19,7 @@ from typing import Self
 from fedeval.cube import CubeManifest
 from fedeval.engine.base import ImageRecord, TaskCall, TaskOutcome, base_environment
 from fedeval.engine.child import ChildRunner
+from fedeval.engine.gpu_limit import mps_settings
 from fedeval.engine.sandbox import find_bubblewrap, sandbox_command
 from fedeval.errors import ImageError, UnsafeManifestError
 
@@ -43,7 +44,7 @@ class ProcessEngine:
     version = ".".join(map(str, sys.version_info[:3]))
 
     def __init__(self, checkout: Path, storage: Path, allow_foreign: bool = False) -> None:
-        self.not_enforced: tuple[str, ...] = ("memory of all processes together", "GPU memory", "number of processes")
+        self.not_enforced: tuple[str, ...] = ("memory of all processes together", "number of processes")
         if find_bubblewrap() is None:
             self.not_enforced += ("network isolation", "read-only inputs", "hidden labels", "temporary space")
         self._hidden = tuple(dict.fromkeys((Path("/run"), Path("/tmp"), Path.home(), storage)))
@@ -92,6 +93,7 @@ class ProcessEngine:
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONDONTWRITEBYTECODE": "1",
             **base_environment("/tmp"),
+            **mps_settings(call),
         }
         command = [sys.executable, program, *call.invocation.host_arguments]
         return self._child.run(call, [*sandbox_command(call, self._hidden), *command], environment)

@@ -18,7 +18,8 @@ from typing import Self
 from fedeval.cube import CubeManifest
 from fedeval.engine.base import ImageRecord, TaskCall, TaskOutcome
 from fedeval.engine.child import ChildRunner
-from fedeval.engine.docker_engine import DockerEngine, has_gpu
+from fedeval.engine.docker_engine import DockerEngine
+from fedeval.engine.gpu_limit import has_gpu
 from fedeval.errors import EngineDownError, EngineForbiddenError, EngineMissingError, ImageError
 from fedeval.log import show_safe
 
@@ -38,7 +39,7 @@ class SingularityEngine:
     """
 
     name = "singularity"
-    not_enforced: tuple[str, ...] = ("memory", "GPU memory", "processes", "CPU share", "shared memory")
+    not_enforced: tuple[str, ...] = ("memory", "processes", "CPU share", "shared memory")
 
     def __init__(self, cache: Path) -> None:
         program = shutil.which("apptainer") or shutil.which("singularity")
