@@ -5,7 +5,8 @@ The page holds no script at all, and its content security policy allows none: na
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,8 +27,12 @@ FIGURE_FORMATS = ("svg", "png")
 _ASSETS = Path(__file__).parent / "report_assets"
 _MOST_WARNINGS = 40
 
+Progress = Callable[[int, int], None]
 
-def write_report(documents: Sequence[Document], output_dir: Path, figures: Sequence[str] = ()) -> list[Path]:
+
+def write_report(
+    documents: Sequence[Document], output_dir: Path, figures: Sequence[str] = (), progress: Progress | None = None
+) -> list[Path]:
     """Write ``report.html`` and, on request, every figure as a file.
 
     Parameters
@@ -39,6 +44,9 @@ def write_report(documents: Sequence[Document], output_dir: Path, figures: Seque
         Existing folder.
     figures : sequence of str
         Out of ``svg`` and ``png``. The files go to ``figures_<method>/``, those of a site to a folder in it.
+    progress : callable, optional
+        Called with (figures written, figures in all) after every figure file: at full scale there are 900 for a method,
+        which takes seconds as SVG and minutes as PNG.
 
     Returns
     -------
@@ -48,20 +56,18 @@ def write_report(documents: Sequence[Document], output_dir: Path, figures: Seque
     Raises
     ------
     ValueError
-        If there is no document, the documents belong to different rankings, or a format is not known.
+        If there is no document, the documents belong to different rankings, or a method or format is not known.
     """
     _check_documents(documents, figures)
     page = build_page(documents)
     path = output_dir / REPORT_NAME
     path.write_text(build_html(page), encoding="utf-8", newline="\n")
-    written = [path]
-    for part in page.parts:
-        for image_format in dict.fromkeys(figures):
-            written += _write_part_figures(part, output_dir / f"figures_{part.method}", image_format)
-    return written
+    return [path, *_write_figure_files(page.parts, output_dir, figures, progress)]
 
 
-def write_figures(document: Document, output_dir: Path, image_format: str) -> list[Path]:
+def write_figures(
+    document: Document, output_dir: Path, image_format: str, progress: Progress | None = None
+) -> list[Path]:
     """Write every figure of one document into ``output_dir/figures_<method>/`` as ``svg`` or ``png`` files.
 
     Raises
@@ -70,8 +76,7 @@ def write_figures(document: Document, output_dir: Path, image_format: str) -> li
         If the format is not known.
     """
     _check_documents([document], [image_format])
-    part = build_page([document]).parts[0]
-    return _write_part_figures(part, output_dir / f"figures_{part.method}", image_format)
+    return _write_figure_files(build_page([document]).parts, output_dir, [image_format], progress)
 
 
 def _check_documents(documents: Sequence[Document], figures: Sequence[str]) -> None:
@@ -84,6 +89,10 @@ def _check_documents(documents: Sequence[Document], figures: Sequence[str]) -> N
                 f"The rankings by {first['method']} and {document['method']} are of different submissions or sites; "
                 "write one report for each."
             )
+    for document in documents:
+        # It becomes the name of a folder, and a document may have come from somewhere else.
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", document["method"]):
+            raise ValueError(f"{document['method']!r} is not a method; expected a name of letters and digits.")
     unknown = [name for name in figures if name not in FIGURE_FORMATS]
     if unknown:
         raise ValueError(f"Unknown figure format {unknown[0]!r}; expected one of {', '.join(FIGURE_FORMATS)}.")
@@ -195,14 +204,24 @@ def _iterate_groups(part: MethodPart) -> Iterator[tuple[str, Group]]:
             yield f"site_{index + 1:03d}", group
 
 
-def _write_part_figures(part: MethodPart, folder: Path, image_format: str) -> list[Path]:
+def _write_figure_files(
+    parts: Sequence[MethodPart], output_dir: Path, formats: Sequence[str], progress: Progress | None
+) -> list[Path]:
+    places = [
+        (output_dir / f"figures_{part.method}" / subfolder, figure, image_format)
+        for part in parts
+        for image_format in dict.fromkeys(formats)
+        for subfolder, group in _iterate_groups(part)
+        for figure in group.figures
+    ]
     written: list[Path] = []
-    for subfolder, group in _iterate_groups(part):
-        for figure in group.figures:
-            path = folder / subfolder / f"{figure.name}.{image_format}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_build_image(figure, image_format))
-            written.append(path)
+    for folder, figure, image_format in places:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{figure.name}.{image_format}"
+        path.write_bytes(_build_image(figure, image_format))
+        written.append(path)
+        if progress is not None:
+            progress(len(written), len(places))
     return written
 
 

@@ -40,12 +40,12 @@ VIOLIN_CAPTION = (
     "outline is the density of the draws, the bar their middle half, the stroke their median."
 )
 HEATMAP_CAPTION = (
-    "The darker a cell, the more often the submission had that rank. A dark spot near the left is a submission that is "
-    "reliably good; a pale long row is one whose rank depends on where one looks."
+    "The stronger the colour of a cell, the more often the submission had that rank. A strong spot near the left is a "
+    "submission that is reliably good; a long weak row is one whose rank depends on where one looks."
 )
 SIGNIFICANCE_CAPTION = (
-    "Row beats column: the darker, the more often a one-sided Wilcoxon test with Holm's correction says so (p ≤ 0.05). "
-    "A ranking that the tests support is dark above the diagonal and empty below it."
+    "Row beats column: the stronger the colour, the more often a one-sided Wilcoxon test with Holm's correction says so "
+    "(p ≤ 0.05). A ranking that the tests support is full above the diagonal and empty below it."
 )
 LINES_CAPTION = (
     "Each line is a submission, 1 is at the top; the best seven are coloured and the numbers at the right are those of "
@@ -87,7 +87,7 @@ def _build_reasons_section(document: Document, stage: Stage, prefix: str, is_fir
     heatmap = plot_rank_heatmap("rank_heatmap", "Ranks in all sub-rankings", HEATMAP_CAPTION, counts, stage)
     table = _build_rank_count_table("Sub-rankings with each rank", counts, stage)
     groups = [Group(heatmap.title, heatmap.caption, (heatmap,), (table,))]
-    if is_first:
+    if is_first and stage.count > 1:
         most = max(federation["significance_max"], 1)
         shares = [[count / most for count in row] for row in federation["significance"]]
         counted = (most, f"tests of {most}")
@@ -142,7 +142,7 @@ def _build_uncertainty_section(document: Document, stage: Stage, prefix: str) ->
             words = "Ranking of each site, cases drawn again"
             figures.append(plot_violins("tau_sites", words, VIOLIN_CAPTION, site_taus))
         groups.append(Group(title, VIOLIN_CAPTION, tuple(figures)))
-    if used:
+    if used and stage.count > 1:
         groups.append(_build_better_group(used[-1], bootstrap[used[-1]], stage))
     return Section(f"{prefix}-uncertainty", "Uncertainty", tuple(groups))
 
@@ -156,7 +156,7 @@ def _plot_federation_blobs(name: str, bootstrap: FederationBootstrap, stage: Sta
 def _build_better_group(name: str, bootstrap: FederationBootstrap, stage: Stage) -> Group:
     caption = (
         f"Share of draws ({RESAMPLINGS[name][1]}) in which the row has the better mean rank than the column, ties "
-        "counting one half. Dark means certain; pairs near 50 % cannot be told apart."
+        "counting one half. Strong colour means certain; pairs near 50 % cannot be told apart."
     )
     figure = plot_pairs("better_than", "Probability of being better", caption, bootstrap["better_than"], stage)
     table = build_matrix_table("Share of draws in which row is better than column", bootstrap["better_than"], stage, 2)
@@ -183,7 +183,7 @@ def _build_spread_group(document: Document, stage: Stage, is_first: bool) -> Gro
     sites = document["per_site"]
     ranks = [[site["mean_rank"][submission] for site in sites] for submission in range(stage.count)]
     caption = (
-        "A dot is a site, the box holds the middle half of the sites, the dark stroke is their median. Grey dots "
+        "A dot is a site, the box holds the middle half of the sites, the thick stroke is their median. Grey dots "
         "beyond the whiskers are sites far from the others."
     )
     span = compute_range("mean rank at a site", [number for row in ranks for number in row])
@@ -246,7 +246,9 @@ def _build_agreement_groups(document: Document, stage: Stage) -> list[Group]:
         captions.append(caption)
     if heterogeneity is not None:
         leaves = tree["leaves"] if tree is not None else list(range(len(stage.sites)))
-        caption = "In the map, dark is the same order at both sites (Kendall's tau-b) and orange an opposite one."
+        caption = (
+            "In the map, strong blue is the same order at both sites (Kendall's tau-b) and orange an opposite one."
+        )
         figures.append(plot_agreement("Agreement of the sites", caption, heterogeneity["tau"], leaves, stage))
         captions.append(caption)
     return [Group("How sites agree", " ".join(captions), tuple(figures))] if figures else []

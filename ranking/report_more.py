@@ -20,9 +20,9 @@ def build_more_section(document: Document, stage: Stage, prefix: str) -> Section
             groups.append(_build_other_rankings(document, permutation, decathlon, stage))
         if more["critical_difference"] is not None:
             groups.append(_build_difference_group(more["critical_difference"], stage))
-        if more["bayes"] is not None:
+        if more["bayes"] is not None and stage.count > 1:
             groups.append(_build_bayes_group(more["bayes"], stage))
-        if permutation is not None:
+        if permutation is not None and stage.count > 1:
             groups.append(_build_permutation_group(permutation, stage))
     return Section(f"{prefix}-more", "Further answers", tuple(groups))
 
@@ -82,7 +82,7 @@ def _build_permutation_group(permutation: PermutationRanking, stage: Stage) -> G
     shares = [[1 - p for p in row] for row in permutation["p"]]
     caption = (
         "Permutation test over all cases: colour shows 1 − p for the row being better than the column, so that only "
-        "the darkest cells can be significant. The table holds the p-values."
+        "the strongest colour can be significant. The table holds the p-values."
     )
     figure = plot_pairs("permutation", "Permutation test", caption, shares, stage)
     table = build_matrix_table("p-value of row better than column", permutation["p"], stage, 3)

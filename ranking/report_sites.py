@@ -25,7 +25,7 @@ _MOST_DOTS = 40_000
 _PODIUM_LINES = 3_000
 """Lines in all podiums of a page; each shows at least 10 cases and at most 40, evenly spaced."""
 _SPREAD_CAPTION = (
-    "The box holds the middle half of the cases, the dark stroke is their median; all sites share one scale for each "
+    "The box holds the middle half of the cases, the thick stroke is their median; all sites share one scale for each "
     "metric. Missing values stand where the rule puts them."
 )
 _PODIUM_CAPTION = (
@@ -72,16 +72,18 @@ def _build_rank_groups(site: Site, stage: Stage, is_first: bool) -> list[Group]:
         title = f"Bootstrap of the cases, {format_count(site['bootstrap']['draws'], 'draw')}"
         figures.append(plot_blobs("blobs", title, BLOB_CAPTION, site["bootstrap"], stage, narrow=True))
         captions.append(BLOB_CAPTION)
-    if is_first:
+    if is_first and stage.count > 1:
         most = max(len(site["metrics"]), 1)
         shares = [[count / most for count in row] for row in site["significance"]]
         counted = (most, f"of {format_count(most, 'metric')}")
         figures.append(
             plot_pairs("significance", "Significance map", SIGNIFICANCE_CAPTION, shares, stage, counted, narrow=True)
         )
+        captions.append("In the significance map, the row beats the column.")
+    if is_first:
         ranks = site["methods_rank"]
         figures.append(plot_lines("methods", "The five ranking methods", LINES_CAPTION, ranks, stage, narrow=True))
-        captions += ["In the significance map, the row beats the column.", LINES_CAPTION]
+        captions.append(LINES_CAPTION)
     return [Group("This site's ranking", " ".join(captions), tuple(figures))] if figures else []
 
 

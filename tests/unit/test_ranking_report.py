@@ -6,6 +6,8 @@ import base64
 import copy
 import hashlib
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +21,10 @@ from tests.unit.ranking_report_documents import (
     add_more_answers,
     compute_test_documents,
     rename,
+    write_site_files,
 )
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FEDERATION_FIGURES = {
     "rank_intervals", "podium", "blobs_cases", "blobs_sites", "blobs_sites_cases", "tau_federation", "tau_sites",
@@ -97,6 +102,8 @@ def test_every_figure_says_how_to_read_it(document: Document) -> None:
     for group in groups:
         assert len(re.findall(r"[a-z)%][.](?= [A-Z]|$)", group.caption)) >= 2, group.title
         assert all(figure.caption.endswith(".") and figure.title for figure in group.figures)
+        # In dark mode much is light and little is dark.
+        assert not re.search("dark|light|pale|black|white", group.caption)
 
 
 def test_final_table_has_the_numbers_of_the_document(document: Document, tmp_path: Path) -> None:
@@ -317,14 +324,29 @@ def test_scale_of_forty_submissions_and_thirty_sites(tmp_path: Path) -> None:
 def test_what_cannot_be_reported(document: Document, tmp_path: Path) -> None:
     other = copy.deepcopy(document)
     other["submissions"][0] = "somebody else"
+    elsewhere = copy.deepcopy(document)
+    elsewhere["method"] = "../../elsewhere"
     for documents, figures, text in (
         ([], (), "none was given"),
         ([document], ("pdf",), "'pdf'; expected one of svg, png"),
+        ([elsewhere], ("svg",), "'../../elsewhere' is not a method"),
         ([document, other], (), "different submissions or sites"),
     ):
         with pytest.raises(ValueError, match=re.escape(text)):
             write_report(documents, tmp_path, figures)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_command_writes_the_report(tmp_path: Path) -> None:
+    write_site_files(tmp_path / "in", ["one", "two", "three"], ["north", "south"], 4)
+    command = [
+        sys.executable, str(ROOT / "ranking" / "compute_ranking.py"), "in", "--report", "--figures", "svg",
+        "--bootstrap", "none", "--output", "out",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert _read(tmp_path / "out" / REPORT_NAME).tables[0][1][1].startswith("1")
+    assert (tmp_path / "out" / "figures_rankThenMean" / "podium.svg").is_file()
 
 
 def test_metrics_and_options_are_stated(document: Document, tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ def test_page_has_the_same_bytes_in_every_process(document: Document, tmp_path: 
 
 
 def test_figures_are_files_that_other_programs_read(document: Document, tmp_path: Path) -> None:
-    written = write_report([document], tmp_path, ["svg"])
+    steps: list[tuple[int, int]] = []
+    written = write_report([document], tmp_path, ["svg"], lambda done, total: steps.append((done, total)))
     figures = written[1:]
     assert sorted(figures) == sorted(path for path in tmp_path.rglob("*.svg"))
+    assert steps == [(done, len(figures)) for done in range(1, len(figures) + 1)]
     (part,) = build_page([document]).parts
     groups = [group for section in part.sections for group in section.groups]
     groups += [group for site in part.sites for group in site.groups]
