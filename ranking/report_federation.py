@@ -44,8 +44,8 @@ HEATMAP_CAPTION = (
     "submission that is reliably good; a long weak row is one whose rank depends on where one looks."
 )
 SIGNIFICANCE_CAPTION = (
-    "Row beats column: the stronger the colour, the more often a one-sided Wilcoxon test with Holm's correction says so "
-    "(p ≤ 0.05). A ranking that the tests support is full above the diagonal and empty below it."
+    "Row beats column: the stronger the colour, the more often a one-sided Wilcoxon test with Holm's correction says "
+    "so (p ≤ 0.05). A ranking that the tests support is full above the diagonal and empty below it."
 )
 LINES_CAPTION = (
     "Each line is a submission, 1 is at the top; the best seven are coloured and the numbers at the right are those of "
