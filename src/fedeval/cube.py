@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedeval.contract import find_difference
 from fedeval.errors import InputError, ManifestError, ParameterError, UnsafeManifestError
 from fedeval.log import show_safe
 from fedeval.strict_yaml import load_mapping
@@ -33,7 +34,8 @@ _IMAGE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f;&|`$<>\\\"'(){}*?!#~]")
+_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f;&|`$<>\\\"'(){}*?!#~\ud800-\udfff]")
+_MAX_PATH = 1000
 
 
 @dataclass(frozen=True)
@@ -126,18 +128,24 @@ class CubeManifest:
         return self.tasks[name]
 
     def check_task(self, name: str, parameters: Iterable[str]) -> None:
-        """Refuse a cube that lacks a task or parameter which the runner uses.
+        """Refuse a cube that lacks a task or parameter which the runner uses, or declares one as something else.
 
         Raises
         ------
         ManifestError
-            The cube has no such task.
+            The cube has no such task, or a parameter of `fedeval.contract.KINDS` is of another kind or direction.
         ParameterError
             With what is missing, and the declared name that resembles it.
         """
         task = self.task(name)
         if missing := [parameter for parameter in parameters if parameter not in task.parameter_names()]:
             raise _missing_parameters(self, task, missing)
+        for spec in task.parameters:
+            if difference := find_difference(name, spec.name, spec.is_output, spec.kind):
+                raise ManifestError(
+                    f"cube {self.name}: task {name!r}, parameter {spec.name!r} is declared as something else",
+                    difference, f"correct it in {self.root / MANIFEST_NAME}",
+                )  # fmt: skip
 
 
 def _missing_parameters(manifest: CubeManifest, task: TaskSpec, missing: list[str]) -> ParameterError:
@@ -156,10 +164,19 @@ def find_manifest(path: Path) -> Path:
     Raises
     ------
     InputError
-        `path` does not exist.
+        `path` does not exist or cannot be read.
     ManifestError
         There is no mlcube.yaml.
     """
+    try:
+        return _find_manifest(path)
+    except OSError as err:  # a folder of somebody else, a name that is too long
+        raise InputError(
+            f"cube path {show_safe(str(path))} cannot be read", str(err.strerror), "check the path and its permissions"
+        ) from err
+
+
+def _find_manifest(path: Path) -> Path:
     if path.is_file():
         return path.absolute()
     if not path.is_dir():
@@ -208,15 +225,15 @@ def load_cube(path: Path) -> CubeManifest:
             f"known keys are {', '.join(sorted(_DOCKER_KEYS))}",
         )  # fmt: skip
     _check_run_args(docker, file)
-    context = file.parent / _check_path(docker.get("build_context", "."), f"{file}: docker.build_context")
-    build_file = context / _check_path(docker.get("build_file", "Dockerfile"), f"{file}: docker.build_file")
+    context, build_file = _build_places(docker, file)
+    _check_inside(file.parent / "workspace", file.parent, f"{file}: workspace")
     tasks = {name: _load_task(name, spec, file) for name, spec in _section(content, "tasks", file).items()}
     return CubeManifest(
         root=file.parent,
         name=_short_name(file),
         image=_check_image(docker.get("image"), file),
-        build_context=Path(_normal(context)),
-        build_file=Path(_normal(build_file)),
+        build_context=context,
+        build_file=build_file,
         accelerator_count=_accelerators(content, file),
         tasks=tasks,
     )
@@ -227,8 +244,31 @@ def _short_name(file: Path) -> str:
     return show_safe(folder.parent.name if folder.name == "mlcube" else folder.name, 60)
 
 
-def _normal(path: Path) -> str:
-    return str(path.resolve())
+def _build_places(docker: Mapping[str, Any], file: Path) -> tuple[Path, Path]:
+    """Build context and Dockerfile, resolved; both belong to the cube.
+
+    Everything below the context is sent to a build, which has a network and runs a stranger's commands: it must not
+    reach the host's other files. Trust in a checkout goes by the context, so a Dockerfile from elsewhere is refused.
+    """
+    top = file.resolve().parent.parent if file.resolve().parent.name == "mlcube" else file.parent
+    where = f"{file}: docker.build_context"
+    context = _check_inside(file.parent / _check_path(docker.get("build_context", "."), where), top, where)
+    where = f"{file}: docker.build_file"
+    return context, _check_inside(context / _check_path(docker.get("build_file", "Dockerfile"), where), context, where)
+
+
+def _check_inside(path: Path, top: Path, where: str) -> Path:
+    """`path` with its links followed; refused when it leaves `top`."""
+    try:
+        resolved, allowed = path.resolve(), top.resolve()
+    except (OSError, RuntimeError) as err:  # RuntimeError: links in a circle, before Python 3.13
+        raise ManifestError(f"{where} cannot be followed", type(err).__name__, "remove links in a circle") from err
+    if not resolved.is_relative_to(allowed):
+        raise UnsafeManifestError(
+            f"{where} leads out of the cube", f"{show_safe(str(resolved), 200)}; expected a path below {allowed}",
+            "keep everything of a cube in one folder: <cube>/mlcube/mlcube.yaml beside <cube>/project/",
+        )  # fmt: skip
+    return resolved
 
 
 def _section(content: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
@@ -290,7 +330,7 @@ def _check_run_args(docker: Mapping[str, Any], file: Path) -> None:
 def _check_path(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise ManifestError(f"{where} is not a path", f"{value!r}; expected text")
-    if _UNSAFE_TEXT.search(value):
+    if _UNSAFE_TEXT.search(value) or len(value) > _MAX_PATH:
         raise UnsafeManifestError(f"{where} holds text meant for a shell", show_safe(value, 120), "use a plain path")
     return value
 

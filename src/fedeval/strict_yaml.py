@@ -12,6 +12,9 @@ from fedeval.log import show_safe
 
 MAX_BYTES = 1 << 20
 
+_BROKEN = (yaml.YAMLError, ValueError, RecursionError, ArithmeticError, LookupError, AttributeError, TypeError)
+"""What PyYAML raises on text and on scalars that are none, e.g. ``!!int x``, ``2024-99-99`` or 5000 digits."""
+
 
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys (PyYAML keeps the last one silently) and aliases (bombs)."""
@@ -56,7 +59,7 @@ def load_mapping(path: Path, error: type[Exception], what: str, max_bytes: int =
         raise error(f"{what} is too large", f"{path}: over {max_bytes} bytes")
     try:
         content = yaml.load(raw.decode("utf-8"), Loader=_StrictLoader)  # a SafeLoader: plain types only
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
+    except _BROKEN as err:
         raise error(f"{what} is not valid YAML", f"{path}: {_yaml_place(err)}", "correct the file") from err
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise error(f"{what} is not a mapping", f"{path}: {type(content).__name__}; expected 'key: value' lines")

@@ -69,7 +69,7 @@ def test_reading_rules_are_mlcubes(tmp_path: Path) -> None:
         ("docker: {image: a/b:1}\nplatform: {accelerator_count: many}\ntasks: {infer: {}}\n", "accelerator_count"),
         ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {inputs: {d: {type: dir}}}}}\n", "unknown parameter"),
         ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {outputs: {d: out}}}}\n", "an output needs a type"),
-        ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {inputs: {d: x/}, outputs: {d: y/}}}}\n", "input and output"),
+        ("docker: {image: a/b:1}\ntasks: {infer: {parameters: {inputs: {d: x/}, outputs: {d: y/}}}}\n", "both input"),
     ],
 )  # fmt: skip
 def test_broken_manifest_is_one_clear_error(tmp_path: Path, text: str, part: str) -> None:
@@ -111,7 +111,9 @@ def test_dangerous_run_arguments_are_refused(tmp_path: Path, keys: dict[str, str
         load_cube(folder)
 
 
-@pytest.mark.parametrize("arguments", ["--gpus=1", "--gpus all --shm-size=8g", "--shm-size 2g", "--memory=4g --rm", "--user 0:0"])
+@pytest.mark.parametrize(
+    "arguments", ["--gpus=1", "--gpus all --shm-size=8g", "--shm-size 2g", "--memory=4g --rm", "--user 0:0"]
+)
 def test_arguments_that_upstream_cubes_carry_are_accepted(tmp_path: Path, arguments: str) -> None:
     assert load_cube(make_cube(tmp_path, docker_keys={"gpu_args": f"'{arguments}'"})).image
 
@@ -135,6 +137,68 @@ def test_misspelt_parameter_names_the_right_one(tmp_path: Path) -> None:
     manifest = load_cube(make_cube(tmp_path, tasks=INFER.replace("data_path", "data_pth")))
     with pytest.raises(ParameterError, match="rename data_pth to data_path"):
         manifest.check_task("infer", ("data_path", "output_path"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        ("{data_path: data/}", "{output_path: {type: file, default: x}}"),  # would mount the folder above, writable
+        ("{}", "{output_path: out/, data_path: data/}"),  # would mount the inputs writable
+        ("{data_path: data/, output_path: out/}", "{}"),
+        ("{data_path: {type: file}}", "{output_path: out/}"),
+    ],
+)
+def test_parameters_of_another_kind_are_refused(tmp_path: Path, inputs: str, outputs: str) -> None:
+    tasks = f"infer: {{parameters: {{inputs: {inputs}, outputs: {outputs}}}}}"
+    manifest = load_cube(make_cube(tmp_path, tasks=tasks))
+    with pytest.raises(ManifestError, match="declared as something else"):
+        manifest.check_task("infer", ("data_path", "output_path"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("build_context", "/"),
+        ("build_context", "../../.."),
+        ("build_context", f"{ROOT}/mlcubes/model/project"),  # a build there would count as this checkout's own
+        ("build_file", "/etc/passwd"),
+        ("build_file", "../mlcube/Dockerfile"),
+    ],
+)
+def test_what_is_built_belongs_to_the_cube(tmp_path: Path, key: str, value: str) -> None:
+    folder = make_cube(tmp_path / "net")
+    old = {"build_context": "../project", "build_file": "Dockerfile"}[key]
+    text = (folder / "mlcube.yaml").read_text()
+    (folder / "mlcube.yaml").write_text(text.replace(f"{key}: {old}", f"{key}: {value}"))
+    with pytest.raises(UnsafeManifestError, match="leads out of the cube"):
+        load_cube(folder)
+
+
+@pytest.mark.parametrize("name", ["project", "mlcube/workspace"])
+def test_links_out_of_the_cube_are_refused(tmp_path: Path, name: str) -> None:
+    """Such a workspace would mount any folder of the host, labels too; such a project would be sent to the build."""
+    folder = make_cube(tmp_path / "net")
+    (tmp_path / "elsewhere").mkdir()
+    place = folder.parent / name
+    place.rename(tmp_path / "old")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeManifestError, match="leads out of the cube"):
+        load_cube(folder)
+    place.unlink()
+    place.symlink_to(place)
+    with pytest.raises((ManifestError, UnsafeManifestError)):
+        load_cube(folder).check_task("infer", ("data_path", "output_path"))
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    ["2024-99-99", "!!int x", "!!float x", "!!bool x", "!!timestamp x", "9" * 5000, "!!python/name:os.getcwd"],
+    ids=lambda text: text[:12],
+)
+def test_scalars_that_are_none_are_one_clear_error(tmp_path: Path, scalar: str) -> None:
+    (tmp_path / "mlcube.yaml").write_text(f"docker: {{image: a/b:1}}\nname: {scalar}\n")
+    with pytest.raises(ManifestError, match="not valid YAML"):
+        load_cube(tmp_path)
 
 
 @pytest.mark.parametrize("platform", ["process", "docker"])
