@@ -47,15 +47,15 @@ class CaseWatch:
         self._sizes: dict[str, int] = {}
         self._finished: dict[str, float] = {}
         self._opened: dict[str, float] = {}
-        self._last_opened: str | None = None
-        self._started = time.monotonic()
+        self._started = self._ended = time.monotonic()
         self._next_measure = 0.0
         self._free_at_start = shutil.disk_usage(outputs).free
         self._hidden: tuple[int, int] | None = None  # bytes that no file shows, and bytes that were free then
         self._inotify, self._watched = _watch_folders(inputs, list(names))
 
     def close(self) -> None:
-        """Give the watches back."""
+        """Stop the clock and give the watches back."""
+        self._ended = time.monotonic()
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
@@ -81,7 +81,6 @@ class CaseWatch:
             case = self._watched.get(event.wd)
             if case is not None:
                 self._opened.setdefault(case, now)
-                self._last_opened = case
 
     def _look_at_outputs(self, now: float) -> bool:
         changed = False
@@ -128,15 +127,29 @@ class CaseWatch:
                 "free some space, or choose another disk with --storage DIR; the same command continues",
             )
 
-    def loading_s(self) -> float | None:
-        """From the start of the task until the first case was opened; None when that was not seen."""
-        return round(min(self._opened.values()) - self._started, 3) if self._opened else None
+    def loading_s(self, start_up_s: float) -> float | None:
+        """From the start of the task's first process until the first case was opened; None when that was not seen."""
+        if not self._opened:
+            return None
+        return round(max(min(self._opened.values()) - self._started - start_up_s, 0.0), 3)
 
-    def running_case(self) -> str | None:
-        """The case at work: the one opened last whose prediction is not there, else the first without one."""
-        if self._last_opened is not None and self._last_opened not in self._finished:
-            return self._last_opened
-        return next((case for case in self._names if case not in self._finished), None)
+    def running_case(self, unfinished: Sequence[str]) -> str | None:
+        """The case at work at the end, of those without a complete prediction.
+
+        The first that was opened after the case that was finished last: models read ahead. Without any opened: the
+        first.
+        """
+        order = list(self._opened)
+        done = [case for case in self._finished if case in self._opened and case not in unfinished]
+        latest = max(done, key=lambda case: self._finished[case], default=None)
+        behind = order if latest is None else order[order.index(latest) + 1 :]
+        return next((case for case in [*behind, *order, *unfinished] if case in unfinished), None)
+
+    def unfinished_wall_s(self, unfinished: Sequence[str]) -> float:
+        """Seconds that the case at work had had when the container ended: since the last complete prediction."""
+        ends = [end for case, end in self._finished.items() if case not in unfinished]
+        begun = max(ends, default=min(self._opened.values(), default=self._started))
+        return round(max(self._ended - begun, 0.0), 3)
 
     def wall_times_s(self) -> dict[str, float]:
         """Case -> seconds from the end of the case before, or for the first from its opening, until it was complete."""

@@ -18,7 +18,7 @@ from fedeval.engine.base import ImageRecord
 from fedeval.errors import DataFindingsError, InputError, PreparationError
 from fedeval.invocation import check_input
 from fedeval.log import show_safe
-from fedeval.store import digest_of, digest_tree, storing, write_text
+from fedeval.store import check_space, digest_of, digest_tree, storing, write_text
 from fedeval.strict_yaml import load_mapping
 from fedeval.task import Session, TaskRecord, fail_task, run_task
 
@@ -96,6 +96,7 @@ def _generate(site: int, cases: int, seed: int, size: str, out: Path) -> None:
         command += [f"--{option}", str(value)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
+        check_space(out.parent, 64 << 20 if "No space left" in done.stderr else 1 << 20)
         last = done.stderr.strip().splitlines()[-1:] or ["no output"]
         raise InputError(
             "toy data cannot be made", f"python -m toy_data ended with {done.returncode}: {show_safe(last[0], 200)}",
@@ -128,7 +129,7 @@ def prepare_dataset(
     final = session.store.root / "data" / f"{raw.name}-{key[:16]}"
     if (final / _COMPLETE).is_file():
         session.view.note(f"  prepared data taken from the storage ({final.name})")
-        return _load(final, prepared_now=False, tasks=())
+        return _load_checked(session, final)
     with session.store.scratch("prepare", keep=not session.cleanup) as scratch:
         file = scratch / "parameters" / "parameters.yaml"
         with storing("writing parameters", scratch):
@@ -203,7 +204,7 @@ def load_dataset(
     for part in ("data", "labels"):
         check_input(folder / part, f"prepared dataset: folder {part}/")
     if (folder / _COMPLETE).is_file():
-        return _load(folder, prepared_now=False, tasks=())
+        return _load_checked(session, folder)
     with session.store.scratch("dataset", keep=not session.cleanup) as scratch:
         checks = check_dataset(session, benchmark, cube, image, folder / "data", folder / "labels", None, scratch)
     cases = list_cases(folder / "data", "the dataset has no case")
@@ -233,21 +234,51 @@ def digest_dataset(folder: Path) -> str:
     return f"sha256:{digest_of(digest_tree(folder / 'data'), digest_tree(folder / 'labels'))}"
 
 
+def check_unchanged(session: Session, dataset: Dataset) -> None:
+    """Read all prepared data again, and refuse what is not what it was.
+
+    Raises
+    ------
+    InputError
+        A file is missing, unreadable, cut short or changed: a fault of the site, never of a submission.
+    """
+    folder = dataset.data.parent
+    with session.view.step("check the prepared data"):
+        try:
+            gone = sorted(set(dataset.cases) - set(list_cases(dataset.data, "the dataset has no case")))
+            found = digest_dataset(folder) if not gone else ""
+        except OSError as err:
+            raise InputError(
+                f"the dataset at {folder} cannot be read", f"{err.strerror}; expected files that can be read",
+                "restore it from a copy, or prepare the data again",
+            ) from err  # fmt: skip
+    if found != dataset.digest:
+        what = f"{len(gone)} of {len(dataset.cases)} cases are gone" if gone else f"digest {found[:19]}"
+        raise InputError(
+            f"the dataset at {folder} is not what was prepared", f"{what}; expected digest {dataset.digest[:19]}",
+            "restore it from a copy; or remove the folder and prepare the data again",
+        )  # fmt: skip
+
+
+def _load_checked(session: Session, folder: Path) -> Dataset:
+    """A dataset of an earlier run, compared with what was prepared then."""
+    dataset = _load(folder, prepared_now=False, tasks=())
+    check_unchanged(session, dataset)
+    return dataset
+
+
 def _load(folder: Path, prepared_now: bool, tasks: tuple[TaskRecord, ...]) -> Dataset:
     try:
         found = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
-        name, digest, cases, statistics = (found[key] for key in ("name", "digest", "cases", "statistics"))
+        name, digest, statistics = str(found["name"]), str(found["digest"]), found["statistics"]
+        cases = tuple(map(str, found["cases"]))
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise InputError(f"the dataset at {folder} is damaged", type(err).__name__, "remove the folder") from err
+        raise InputError(
+            f"the dataset at {folder} is damaged", f"{_COMPLETE}: {type(err).__name__}; expected what was prepared",
+            "restore it from a copy; or remove the folder and prepare the data again",
+        ) from err  # fmt: skip
     return Dataset(
-        f"{name}-{digest[7:15]}",
-        digest,
-        folder / "data",
-        folder / "labels",
-        tuple(cases),
-        statistics,
-        prepared_now,
-        tasks,
+        f"{name}-{digest[7:15]}", digest, folder / "data", folder / "labels", cases, statistics, prepared_now, tasks
     )
 
 

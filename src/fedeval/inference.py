@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from pathlib import Path
 from fedeval.benchmark import Benchmark
 from fedeval.casewatch import CaseWatch
 from fedeval.cube import CubeManifest
-from fedeval.dataset import Dataset
+from fedeval.dataset import Dataset, check_unchanged
 from fedeval.engine.base import ImageRecord
 from fedeval.errors import (
-    DiskFullError,
     FedevalError,
     GpuMemoryLimitError,
+    InputError,
     MemoryLimitError,
     ModelError,
     OutputLimitError,
@@ -25,11 +24,15 @@ from fedeval.errors import (
 )
 from fedeval.log import show_safe
 from fedeval.predictions import REASONS, PredictionCheck, check_predictions
+from fedeval.store import check_space
 from fedeval.task import Session, TaskRun, fail_task, run_task
 from fedeval.work import CaseRecord, Journal, WorkFolder
 
 _STATE_OF_LIMIT = {"time": "timeout", "memory": "out_of_memory", "gpu_memory": "out_of_gpu_memory"}
+_UNFINISHED = {"crashed", *_STATE_OF_LIMIT.values()}
 _GIVE_UP_AFTER = 3
+"""Cases that failed alone in their container, before a submission that never finished one is given up."""
+
 _SPARE_BYTES = 64 << 20
 
 
@@ -84,7 +87,8 @@ class _State:
     runs: list[TaskRun] = field(default_factory=list)
     loading_s: float | None = None
     limit_case: str | None = None
-    fruitless: int = 0
+    suspect: str | None = None
+    failed_alone: int = 0
 
 
 def infer(
@@ -102,11 +106,29 @@ def infer(
     limits = benchmark.limits["infer"]
     state = _State(journal, remaining, limits.budget_s(len(remaining)))
     while state.remaining:
-        attempt = state.remaining[:1] if mode.per_case else list(state.remaining)
-        _run_attempt(session, benchmark, cube, image, dataset, work, mode, state, attempt)
+        _run_attempt(session, benchmark, cube, image, dataset, work, mode, state, _next_cases(state, mode))
         work.save_journal(journal)
     cases = tuple(journal.cases[case] for case in dataset.cases)
+    if any(case.status != "ok" for case in cases):
+        _check_not_ours(session, dataset, work, journal)
     return Inference(tuple(state.runs), cases, work.accepted, state.loading_s, state.limit_case)
+
+
+def _next_cases(state: _State, mode: InferenceMode) -> list[str]:
+    """What the next container does: one case, the suspect of a crash alone, or all that remain."""
+    if mode.per_case:
+        return state.remaining[:1]
+    return list(state.remaining) if state.suspect is None else [state.suspect]
+
+
+def _check_not_ours(session: Session, dataset: Dataset, work: WorkFolder, journal: Journal) -> None:
+    """Before a submission is blamed: the data must still be what they were. Else nothing that it did counts."""
+    try:
+        check_unchanged(session, dataset)
+    except InputError:
+        journal.cases.clear()
+        work.save_journal(journal)
+        raise
 
 
 def _run_attempt(
@@ -115,13 +137,14 @@ def _run_attempt(
 ) -> None:  # fmt: skip
     """One container over `cases`; afterwards at least one case more has its final state."""
     limits = benchmark.limits["infer"]
-    _check_space(work.folder, limits.output_mb << 20)
-    work.begin_attempt(dataset.data, cases)
+    needed = limits.output_mb << 20
+    check_space(work.folder, needed + (_SPARE_BYTES if needed > _SPARE_BYTES else 0))
     budget = limits.budget_s(1) if mode.per_case else max(state.budget_s, 0.0)
     state.journal.latest_end = time.time() + budget + 1
     state.journal.walls = {}
     work.save_journal(state.journal)
     names = {case: benchmark.prediction_file.format(case=case) for case in cases}
+    work.begin_attempt(dataset.data, cases, names.values())
 
     def remember(walls: dict[str, float]) -> None:
         state.journal.walls = walls
@@ -134,13 +157,12 @@ def _run_attempt(
         run = run_task(session, "model", cube, image, "infer", paths, limits, len(cases), watch.watch, budget, number)
     finally:
         watch.close()
-    _check_space(work.folder, 1 << 20)
+    check_space(work.folder, 1 << 20)
     watch.check_space_back()
     state.runs.append(run)
     state.budget_s -= run.outcome.wall_s
-    state.loading_s = watch.loading_s() if len(state.runs) == 1 else state.loading_s
-    if run.outcome.ended_by is not None:
-        state.limit_case = watch.running_case()
+    if len(state.runs) == 1:
+        state.loading_s = watch.loading_s(run.outcome.start_up_s)
     with session.view.step("check predictions", len(cases)) as advance:
         checks = check_predictions(work.found, dataset.labels, cases, benchmark, work.accepted, advance)
     _settle(state, run, checks, watch, mode)
@@ -151,22 +173,35 @@ def _settle(
 ) -> None:
     """Give the attempted cases their final states, or leave them to the next attempt."""
     walls = watch.wall_times_s()
-    unfinished = [] if run.outcome.ok else [check for check in checks if check.reason in ("missing", "truncated")]
-    left = {check.case for check in unfinished}
+    left = [] if run.outcome.ok else [check for check in checks if check.reason in ("missing", "truncated")]
+    running = watch.running_case([check.case for check in left])
     for check in checks:
-        if check.case not in left:
+        if check not in left:
             state.journal.cases[check.case] = _record(check, None, walls.get(check.case))
-    progress = len(left) < len(checks)
-    state.fruitless = 0 if progress else state.fruitless + 1
-    late = run.outcome.ended_by is not None and run.outcome.ended_by.name == "time"
-    if mode.go_on and not mode.per_case and left and not late and state.fruitless < _GIVE_UP_AFTER:
-        # After progress the same case is tried once more in a fresh container; then it alone is to blame.
-        blamed = [] if progress else [check for check in unfinished if check.case == (watch.running_case() or "")][:1]
-    else:
-        blamed = unfinished
-    for check in blamed:
-        state.journal.cases[check.case] = _record(check, run, None)
+    if run.outcome.ended_by is not None and state.limit_case is None:
+        state.limit_case = running
+    for check in _find_blamed(state, run, checks, left, mode):
+        wall_s = watch.unfinished_wall_s([check.case for check in left]) if check.case == running else None
+        state.journal.cases[check.case] = _record(check, run, wall_s)
     state.remaining = [case for case in state.remaining if case not in state.journal.cases]
+    # After a crash the case at work goes alone: then it is known whether it is to blame, and for itself alone.
+    state.suspect = running if running in state.remaining and len(checks) > 1 else None
+
+
+def _find_blamed(
+    state: _State, run: TaskRun, checks: Sequence[PredictionCheck], left: Sequence[PredictionCheck], mode: InferenceMode
+) -> list[PredictionCheck]:  # fmt: skip
+    """The unfinished cases that are not tried again."""
+    if mode.per_case or not left:
+        return list(left)
+    late = run.outcome.ended_by is not None and run.outcome.ended_by.name == "time"
+    alone = len(checks) == 1
+    state.failed_alone += alone
+    never = all(record.status in _UNFINISHED for record in state.journal.cases.values())
+    if mode.go_on and not late and not (alone and never and state.failed_alone >= _GIVE_UP_AFTER):
+        return list(left) if alone else []
+    tried = {check.case for check in checks}
+    return [*left, *(PredictionCheck(case, "missing") for case in state.remaining if case not in tried)]
 
 
 def _record(check: PredictionCheck, run: TaskRun | None, wall_s: float | None) -> CaseRecord:
@@ -175,8 +210,8 @@ def _record(check: PredictionCheck, run: TaskRun | None, wall_s: float | None) -
         return CaseRecord(check.case, check.status, check.reason, check.detail, wall_s)
     breach = run.outcome.ended_by
     if breach is not None:
-        return CaseRecord(check.case, _STATE_OF_LIMIT.get(breach.name, "crashed"), breach.name, str(breach), None)
-    return CaseRecord(check.case, "crashed", f"exit code {run.outcome.exit_code}", check.detail, None)
+        return CaseRecord(check.case, _STATE_OF_LIMIT.get(breach.name, "crashed"), breach.name, str(breach), wall_s)
+    return CaseRecord(check.case, "crashed", f"exit code {run.outcome.exit_code}", check.detail, wall_s)
 
 
 def _recover(session: Session, benchmark: Benchmark, dataset: Dataset, work: WorkFolder, journal: Journal) -> None:
@@ -203,17 +238,6 @@ def _in_time(work: WorkFolder, benchmark: Benchmark, journal: Journal, case: str
     except OSError:
         return False
     return journal.latest_end is None or written <= journal.latest_end
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    """Refuse to run, and to score, without space: a full disk is a fault of the platform."""
-    free = shutil.disk_usage(folder).free
-    if free < needed + (_SPARE_BYTES if needed > _SPARE_BYTES else 0):
-        raise DiskFullError(
-            "the disk of the storage is full",
-            f"{free >> 20} MiB free; expected {(needed >> 20) + 64} MiB for this step",
-            "free some space, or choose another disk with --storage DIR; the same command continues",
-        )  # fmt: skip
 
 
 _LIMIT_ERRORS: dict[str, tuple[type[FedevalError], str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from datetime import UTC, datetime
@@ -24,6 +25,18 @@ def show_safe(text: str, limit: int = 500) -> str:
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
+class _LogFile(logging.FileHandler):
+    """On a full disk the log ends early and quietly: the step that meets the full disk tells it, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Close the file, whatever can still be written."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 def open_run_log(folder: Path, name: str, level: str) -> Path:
     """Send the log records of this process to a new file ``<folder>/<time>_<name>.log`` and return its path.
 
@@ -35,7 +48,7 @@ def open_run_log(folder: Path, name: str, level: str) -> Path:
     path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}_{name}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as err:
         raise StorageError(
             "the log folder cannot be written",

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,22 @@ def storing(what: str, path: Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise storage_error(err, what, path) from err
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to go on where less than `needed` bytes are free: a full disk is a fault of the platform.
+
+    Raises
+    ------
+    DiskFullError
+        With what is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskFullError(
+            "the disk of the storage is full", f"{free >> 20} MiB free; expected {-(-needed >> 20)} MiB for this step",
+            "free some space, or choose another disk with --storage DIR; the same command continues",
+        )  # fmt: skip
 
 
 class Store:

@@ -18,7 +18,6 @@ from fedeval.log import LOGGER
 from fedeval.store import Store, check_space, storing
 from fedeval.view import RunView
 
-
 _LITTLE_BYTES = 64 << 20
 
 

@@ -12,13 +12,13 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedeval.errors import InterruptedRunError
-from fedeval.log import LOGGER
+from fedeval.errors import InputError, InterruptedRunError
+from fedeval.log import LOGGER, show_safe
 from fedeval.store import Store, storing, write_text
 from fedeval.trees import remove_tree
 
@@ -85,24 +85,45 @@ class WorkFolder:
         cases = {case: asdict(record) for case, record in journal.cases.items()}
         write_text(self._file, json.dumps({"cases": cases, "walls": journal.walls, "latest_end": journal.latest_end}))
 
-    def begin_attempt(self, data: Path, cases: Sequence[str]) -> None:
-        """Make empty `found` and `inputs` with the cases to do: hard links, or copies across file systems."""
+    def begin_attempt(self, data: Path, cases: Sequence[str], predictions: Iterable[str]) -> None:
+        """Make empty `found` and `inputs` with the cases to do: hard links, or copies across file systems.
+
+        What an interrupted attempt may have left half copied of their `predictions` goes.
+        """
         with storing("preparing folders of the model", self.folder):
             for folder in (self.found, self.inputs):
                 remove_tree(folder)
                 folder.mkdir()
                 folder.chmod(0o755)
             for case in cases:
+                if not (data / case).is_dir():
+                    raise InputError(
+                        f"the prepared data of case {show_safe(case, 80)} are gone", "no folder; expected its images",
+                        "restore the dataset from a copy; the same command continues",
+                    )  # fmt: skip
                 link_tree(data / case, self.inputs / case)
             self.accepted.mkdir(exist_ok=True)
+            for name in predictions:
+                (self.accepted / name).unlink(missing_ok=True)
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """The same files under another folder, for a reader; links, sockets and pipes are left out."""
+    """The same files under another folder, for a reader; sockets and pipes are left out.
+
+    Raises
+    ------
+    InputError
+        There is a symbolic link: what it points to is not in sight of the reader, who would fail and take the blame.
+    """
     target.mkdir()
     target.chmod(0o755)
     for entry in sorted(source.iterdir()):
-        if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):  # a socket would lead out of the container
+        if entry.is_symlink():
+            raise InputError(
+                "the prepared data hold a symbolic link", "a link; expected the files themselves",
+                "copy the files in its place: cp --recursive --dereference",
+            )  # fmt: skip
+        if not (entry.is_dir() or entry.is_file()):  # a socket would lead out of the container
             continue
         if entry.is_dir():
             link_tree(entry, target / entry.name)
