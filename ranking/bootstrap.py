@@ -65,8 +65,10 @@ def compute_bootstrap_ranks(
         return compute_min_ranks(compute_win_draws(values, higher_is_better, used, add_sums), higher_is_better=True)
     ranks = compute_case_ranks(values, higher_is_better, missing)
     if method == "rankThenMean":
-        weights = counts * counts if weighting == "challengeR" else counts
-        sums = (ranks - 1.0) @ weights.T.astype(np.float64)  # integers: exact in any order
+        weights = counts.T.astype(np.float64)
+        if weighting == "challengeR":
+            weights *= weights
+        sums = (ranks - 1.0) @ weights  # integers: exact in any order
         return compute_min_ranks(sums)
     if method == "rankThenMedian":
         middles = (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import sys
-import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +17,12 @@ from ranking.errors import OptionError, RankingError
 from ranking.given_draws import GivenDraws, compute_given_ranks, load_given_draws
 from ranking.options import Command, build_parser, read_command, read_settings
 from ranking.pipeline import Settings, analyse_study, combine, load_study
+from ranking.progress import SiteProgress
 from ranking.rules import Rule, load_rule
 from ranking.shares import combine_shares, format_share, load_shares
 from ranking.site_share import SiteDetails, SiteShare
 from ranking.tables import Study
-from ranking.write import format_p_values, format_results, open_output, write_file
-
-_SECONDS_BETWEEN_LINES = 5.0
+from ranking.write import format_p_values, format_results, open_output, stage_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,17 +34,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 for a wrong command line, or the ``exit_code`` of the error (:mod:`ranking.errors`).
     """
     namespace = build_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show stops nothing
     try:
         run(namespace)
     except RankingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _fail(str(error), error.exit_code)
     except MemoryError:
-        print(
-            "error: not enough memory for this many cases, submissions and draws; give fewer --draws", file=sys.stderr
+        return _fail("not enough memory for this many cases, submissions and draws; give fewer --draws", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", 130)
+    except Exception as error:
+        # A fault of ours. Its text may hold values of the input, so only its kind and place are shown.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return _fail(
+            f"a fault of this program: {type(error).__name__} in {place.name}, line {place.lineno}; report it", 1
         )
-        return RankingError.exit_code
     return 0
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 def run(namespace: argparse.Namespace) -> None:
@@ -65,15 +77,17 @@ def run(namespace: argparse.Namespace) -> None:
         return
     study = load_study(command.data_dir, rule, settings)
     _warn(study)
-    details: list[SiteDetails]
-    shares, details = analyse_study(study, settings, _Progress())
-    if command.share:
-        _write_shares(command, study, shares, settings)
-    else:
-        _write_ranking(command, study, shares, details, settings, given)
-    if command.pvalues:
-        federation = command.data_dir.resolve().name
-        write_file(command.pvalues, format_p_values(federation, study.submissions, rule, shares, details))
+    with SiteProgress() as progress:
+        shares, details = analyse_study(study, settings, progress)
+    with contextlib.ExitStack() as stack:
+        if command.pvalues:
+            federation = command.data_dir.resolve().name
+            text = format_p_values(federation, study.submissions, rule, shares, details)
+            stack.enter_context(stage_file(command.pvalues, text))
+        if command.share:
+            _write_shares(command, study, shares, settings)
+        else:
+            _write_ranking(command, study, shares, details, settings, given)
 
 
 def _collect_shares(command: Command, rule: Rule, settings: Settings) -> tuple[Study, list[SiteShare], Settings]:
@@ -147,16 +161,3 @@ def format_summary(document: Document) -> str:
         name = names[row["submission"]]
         lines.append(f"{row['final_rank']:>10g}  {row['mean_rank']:>9.4f}  {name:<{width}}  {row['wins']}")
     return "\n".join(lines)
-
-
-class _Progress:
-    """A line on stderr every few seconds while sites are analysed; quick work stays silent."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self.last >= _SECONDS_BETWEEN_LINES:
-            self.last = now
-            print(f"{done} of {total} sites", file=sys.stderr)

@@ -15,6 +15,9 @@ from ranking.errors import OptionError, format_found, format_name
 from ranking.rules import METHODS
 from ranking.tables import SiteTable, Study
 
+# Cubes of it stay exact in a double.
+_MAX_DRAWN = 100_000
+
 
 @dataclass(frozen=True)
 class GivenDraws:
@@ -65,8 +68,10 @@ def _read_counts(entry: Any, where: str) -> tuple[list[str], npt.NDArray[np.int3
         raise OptionError(f"{where}: found no cases and counts, expected a list of names and a list of lists")
     names = [str(case) for case in cases]
     sized = all(isinstance(draw, list) and len(draw) == len(names) for draw in counts)
-    if not sized or not all(type(count) is int and 0 <= count < 2**20 for draw in counts for count in draw):
+    if not sized or not all(type(count) is int and count >= 0 for draw in counts for count in draw):
         raise OptionError(f"{where}: expected one whole number of copies, at least 0, per case in each draw")
+    if any(sum(draw) > _MAX_DRAWN for draw in counts):
+        raise OptionError(f"{where}: found a draw of more than {_MAX_DRAWN} cases, which cannot be added exactly")
     if not all(any(draw) for draw in counts) or len(set(names)) != len(names):
         raise OptionError(f"{where}: found a draw without any case or a case named twice")
     return names, np.array(counts, dtype=np.int32).reshape(len(counts), len(names))

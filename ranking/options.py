@@ -108,6 +108,8 @@ def read_command(namespace: argparse.Namespace) -> Command:
         raise OptionError("--figures needs --report: add it")
     if namespace.share and namespace.from_shares:
         raise OptionError("--share and --from-shares were both given: a site makes a share, a coordinator reads them")
+    if namespace.share and (namespace.report or namespace.multiplicities):
+        raise OptionError("--share writes no ranking: leave out --report and --multiplicities")
     if namespace.share_draws and not namespace.share:
         raise OptionError("--share-draws needs --share: add it")
     for option in ("multiplicities", "pvalues"):

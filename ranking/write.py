@@ -6,6 +6,7 @@ Numbers in the three files of the published ranking have 15 significant digits, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -170,19 +171,26 @@ def _publish(staging: Path, output_dir: Path) -> None:
         path.replace(target)
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write one file under its final name only when it is complete.
+@contextlib.contextmanager
+def stage_file(path: Path, text: str) -> Iterator[None]:
+    """Write one file beside its place, and give it its name when the block ends without an error.
 
     Raises
     ------
     OutputError
-        It cannot be written.
+        It cannot be written; nothing is left of the attempt.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.parent / f".{path.name}.partial"
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise OutputError(f"cannot write {path}: {error.strerror}; give another place") from error
+    try:
+        yield
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

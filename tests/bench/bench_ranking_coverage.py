@@ -9,7 +9,8 @@ all submissions share. Three kinds: skills 0.25 apart, pairs of equal skill 0.5 
 
 * for a sub-ranking: the ranking by skill, equal skills tied (ties = min); for rankThenMedian by the median rank in the
   population, from 20,000 cases;
-* for ``cases``: the final ranking of these very sites if each had endless cases;
+* for one site's ranking over its metrics (ties = min) and for ``cases``: the ranking of that very site, the final
+  ranking of these very sites, if each had endless cases;
 * for ``sites``, ``sites+cases`` and the simultaneous sets: the ranking by skill; equal skills share the average rank.
 
 An interval covers when the true rank lies within it. For the simultaneous sets the share of replications in which all
@@ -131,7 +132,10 @@ def run_federations(replications: int, sites: int, cases: int) -> None:
                     sums[site] += compute_sub_ranking("rankThenMean", values, True).rank
                     total += compute_bootstrap_ranks("rankThenMean", values, True, counts)
                 drawn.append(total)
-            endless = compute_min_ranks(np.moveaxis(effects, 2, 0), higher_is_better=True).sum(axis=(1, 2))
+            places = compute_min_ranks(np.moveaxis(effects, 2, 0), higher_is_better=True)
+            endless = places.sum(axis=(1, 2))
+            one_site = compute_min_ranks(places[:, 0].sum(axis=1)).astype(float)
+            tally.add(f"{kind}: one site's ranking", *get_interval(compute_min_ranks(drawn[0])), one_site)
             fixed, by_skill = compute_average_ranks(endless), compute_average_ranks(-skills)
             cases_ranks = compute_average_ranks(draw_case_totals(drawn))
             tally.add(f"{kind}: cases", *get_interval(cases_ranks), fixed)

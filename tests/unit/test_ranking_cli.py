@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import pytest
 from ranking import errors
 from ranking.cli import main
 from ranking.document import load_document
+from ranking.options import build_parser
+from ranking.progress import SiteProgress
 from ranking.rules import METHODS
 from tests.unit import test_ranking_reference as plain
 from tests.unit.test_ranking_read import METRICS, fill, format_site
@@ -186,6 +189,17 @@ def test_p_values_file(tmp_path: Path, run: Run) -> None:
         assert [float(cell) for cell in found[names[a], names[b]]] == pytest.approx([p, p_holm], rel=1e-12)
 
 
+def test_p_values_that_cannot_be_written_stop_everything(
+    example: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("gone/p.csv", "."):
+        assert not run(example, "--pvalues", place, status=errors.OutputError.exit_code).exists()
+        assert "cannot write" in capsys.readouterr().err
+    Path("ranking_output").write_text("in the way")
+    run(example, "--pvalues", "p.csv", status=errors.OutputError.exit_code)
+    assert [path.name for path in Path().iterdir()] == ["ranking_output"]
+
+
 def test_bootstrap_file_sums_to_the_draws(tmp_path: Path, run: Run) -> None:
     output = run(write_random_sites(tmp_path / "data"), "--draws", "40")
     rows = read_table(output / "bootstrap_rankThenMean.csv")
@@ -203,6 +217,7 @@ def test_bootstrap_file_sums_to_the_draws(tmp_path: Path, run: Run) -> None:
         (["--figures", "svg"], "--figures needs --report"),
         (["--report", "--figures", "gif"], "expected svg, png"),
         (["--share", "--from-shares"], "both given"),
+        (["--share", "--report"], "--share writes no ranking"),
         (["--share-draws"], "needs --share"),
         (["--from-shares", "--pvalues", "p.csv"], "needs the values"),
         (["--na", "bottom", "--method", "testBased"], "no meaning for testBased"),
@@ -270,6 +285,37 @@ def test_a_failure_while_writing_leaves_nothing(
     assert list(output.parent.iterdir()) == []
 
 
+def test_a_fault_of_ours_is_one_line_without_values(
+    example: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError("0.54 of patient x")
+
+    monkeypatch.setattr("ranking.cli.combine", break_down)
+    assert not run(example, status=1).exists()
+    message = capsys.readouterr().err
+    assert "ZeroDivisionError in break_down" in message
+    assert "patient" not in message
+    assert "Traceback" not in message
+
+
+def test_progress_is_plain_lines_or_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ranking.progress._SECONDS_BETWEEN_LINES", 0.0)
+    with SiteProgress() as progress:
+        progress(3, 30)
+    assert capsys.readouterr().err == "3 of 30 sites\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with SiteProgress() as progress:
+        progress(1, 2)
+        progress(2, 2)
+        assert progress.bar.finished
+    monkeypatch.setattr("ranking.progress._SECONDS_BETWEEN_LINES", 60.0)
+    capsys.readouterr()
+    with SiteProgress() as progress:
+        progress(1, 2)
+    assert capsys.readouterr().err == ""
+
+
 def test_results_of_several_methods_share_a_folder(example: Path, run: Run) -> None:
     run(example, "--bootstrap", "none")
     output = run(example, "--method", "testBased", "--bootstrap", "none")
@@ -327,10 +373,12 @@ def test_starts_from_anywhere(example: Path, tmp_path: Path) -> None:
     assert len(results[0]) == 6
 
 
-def test_exit_statuses_are_distinct_and_documented() -> None:
+def test_exit_statuses_and_options_are_documented() -> None:
     kinds = [errors.InputError, errors.RuleError, errors.OptionError, errors.OutputError, errors.RankingError]
-    statuses = [kind.exit_code for kind in kinds]
-    assert len(set(statuses)) == len(kinds)
+    statuses = [0, 2, *(kind.exit_code for kind in kinds)]
+    assert len(set(statuses)) == len(kinds) + 2
     page = (ROOT / "docs" / "ranking.md").read_text()
     for status in statuses:
         assert f"| {status} |" in page
+    for option in re.findall(r"--[a-z-]+", build_parser().format_help()):
+        assert option in (*("--help",), *re.findall(r"--[a-z-]+", page)), option

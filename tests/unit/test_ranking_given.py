@@ -59,6 +59,7 @@ def rank_draw(method: str, weighting: str, columns: list[list[float]], draw: lis
         ({"sites": {"site.0": {"Dice_XX": {"cases": [], "counts": []}}}}, "metric Dice_XX is not in the rule"),
         ({"sites": {"site.0": {"Dice_ET": {"cases": ["x"], "counts": [[1]]}}}}, "site site.0 has no case x"),
         ({"sites": {"site.0": {"Dice_ET": {"cases": ["000"], "counts": [[-1]]}}}}, "whole number of copies"),
+        ({"sites": {"site.0": {"Dice_ET": {"cases": ["000"], "counts": [[10**9]]}}}}, "more than 100000 cases"),
         ({"sites": {"site.0": {"Dice_ET": {"cases": ["000"], "counts": [[0]]}}}}, "without any case"),
         ({"sites": {"site.0": {"Dice_ET": {"cases": ["000"], "counts": [[1, 2]]}}}}, "whole number of copies"),
         ({"sites": {"site.0": {"Dice_ET": [1]}}}, "no cases and counts"),
