@@ -263,9 +263,10 @@ def test_disk_full_while_writing_results(dataset: Path, tmp_path: Path) -> None:
     try:
         shutil.copytree(ROOT / "mlcubes" / "metrics", tmp_path / "metrics")
         program = tmp_path / "metrics" / "project" / "mlcube.py"
-        filler = f"""
-import atexit, os, shutil
-def _fill(folder={str(storage)!r}):
+        filler = """
+import atexit, os, shutil, sys
+def _fill():
+    folder = next(os.path.dirname(word.split("=", 1)[1]) for word in sys.argv if word.startswith("--output_path="))
     with open(folder + "/filler", "wb") as file:
         file.write(bytes(max(shutil.disk_usage(folder).free - 12288, 0)))
 atexit.register(_fill)

@@ -102,9 +102,8 @@ def _limit(pid: int, limits: Limits) -> None:
     """Limits of each single process: address space and size of a file; no core dumps. Children inherit them."""
     with contextlib.suppress(ProcessLookupError):
         for kind, value in (
-            *(
-                [] if has_gpu() else [(resource.RLIMIT_AS, limits.memory_mb << 20)]
-            ),  # CUDA reserves far more than it uses
+            # Not with a GPU: CUDA reserves far more address space than it uses.
+            *([] if has_gpu() else [(resource.RLIMIT_AS, limits.memory_mb << 20)]),
             (resource.RLIMIT_FSIZE, limits.output_mb << 20),
             (resource.RLIMIT_CORE, 0),
         ):
