@@ -30,7 +30,11 @@ SLACK_S = 5.0
 LOOK_S = 10.0
 
 PROBE = Path(__file__).with_name("doctor_probe.py")
-_OWN_NAMES = {"HOSTNAME", "PATH", "LC_CTYPE", "PWD", "SHLVL", "_", "PYTHONDONTWRITEBYTECODE", "container"}
+_OWN_NAMES = {
+    "HOSTNAME", "PATH", "LC_CTYPE", "PWD", "SHLVL", "_", "PYTHONDONTWRITEBYTECODE", "container",
+    "NVIDIA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+}  # fmt: skip
+"""What the engine and the runner set themselves; it may stand in this machine's environment too."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,10 @@ def _look_at_folders(prober: Prober, seen: Mapping[str, Any]) -> Iterator[Findin
         "the storage must lie on a disk that the engine shares: choose one with --storage, or a local engine",
     )  # fmt: skip
     own = {*prober.environment, *base_environment(""), *_OWN_NAMES}
-    foreign = [name for name in seen["environment"] if name not in own]
+    foreign = [
+        name for name in seen["environment"]
+        if name not in own and (name in os.environ or "proxy" in name.lower())
+    ]  # fmt: skip
     yield judge(
         "environment", not foreign, f"from outside: {', '.join(foreign)}" if foreign else "nothing from outside",
         "nothing of this machine's environment",
