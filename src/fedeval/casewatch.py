@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedeval.engine.base import Breach
-from fedeval.errors import DiskFullError
 from fedeval.limits import Limits
 from fedeval.log import LOGGER
-from fedeval.trees import measure_tree
+from fedeval.output_watch import OutputWatch
 
 with contextlib.suppress(ImportError):  # Linux only
     from inotify_simple import INotify, flags
-
-_FREE_SHARE = 0.1
-"""When less than this share of the space that was free at the start is left, a container may be the cause unseen: what
-it wrote to a deleted file that is still open shows in no folder."""
 
 
 class CaseWatch:
@@ -43,14 +37,12 @@ class CaseWatch:
         self, inputs: Path, outputs: Path, names: dict[str, str], limits: Limits,
         on_complete: Callable[[dict[str, float]], None] = lambda walls: None,
     ) -> None:  # fmt: skip
-        self._outputs, self._names, self._limits, self._on_complete = outputs, names, limits, on_complete
+        self._outputs, self._names, self._on_complete = outputs, names, on_complete
         self._sizes: dict[str, int] = {}
         self._finished: dict[str, float] = {}
         self._opened: dict[str, float] = {}
         self._started = self._ended = time.monotonic()
-        self._next_measure = 0.0
-        self._free_at_start = shutil.disk_usage(outputs).free
-        self._hidden: tuple[int, int] | None = None  # bytes that no file shows, and bytes that were free then
+        self._output_watch = OutputWatch([outputs], limits)
         self._inotify, self._watched = _watch_folders(inputs, list(names))
 
     def close(self) -> None:
@@ -70,7 +62,7 @@ class CaseWatch:
             if self._look_at_outputs(now):
                 self._on_complete(self.wall_times_s())
             advance(len(self._finished))
-            return self._measure(now)
+            return self._output_watch.look(now)
 
         return tick
 
@@ -91,41 +83,9 @@ class CaseWatch:
                     self._sizes[case], self._finished[case], changed = size, now, True
         return changed
 
-    def _measure(self, now: float) -> Breach | None:
-        if now < self._next_measure:
-            return None
-        limits = self._limits
-        size, files = measure_tree(self._outputs, limits.output_mb << 20, limits.output_files)
-        free = shutil.disk_usage(self._outputs).free
-        self._next_measure = now + 10 * (time.monotonic() - now)
-        if size > limits.output_mb << 20:
-            return Breach("output_size", round(size / 2**20, 1), limits.output_mb, "MiB")
-        if files > limits.output_files:
-            return Breach("output_files", files, limits.output_files, "files")
-        hidden = self._free_at_start - free - size
-        if hidden > limits.output_mb << 20 and free < self._free_at_start * _FREE_SHARE:
-            self._hidden = (hidden, free)
-            return Breach("output_size", round(hidden / 2**20, 1), limits.output_mb, "MiB")
-        return None
-
     def check_space_back(self) -> None:
-        """After a breach for space that no file shows: once the container is gone, its space must be there again.
-
-        Raises
-        ------
-        DiskFullError
-            It is not, so somebody else took it: a fault of the platform, never of the submission.
-        """
-        if self._hidden is None:
-            return
-        missing, free = self._hidden
-        came_back = shutil.disk_usage(self._outputs).free - free
-        if came_back < missing // 2:
-            raise DiskFullError(
-                "the disk of the storage filled up while a submission ran, and not by it",
-                f"{free >> 20} MiB were free, {max(came_back, 0) >> 20} MiB came back when it was ended",
-                "free some space, or choose another disk with --storage DIR; the same command continues",
-            )
+        """See `OutputWatch.check_space_back`."""
+        self._output_watch.check_space_back()
 
     def loading_s(self, start_up_s: float) -> float | None:
         """From the start of the task's first process until the first case was opened; None when that was not seen."""
@@ -144,6 +104,11 @@ class CaseWatch:
         latest = max(done, key=lambda case: self._finished[case], default=None)
         behind = order if latest is None else order[order.index(latest) + 1 :]
         return next((case for case in [*behind, *order, *unfinished] if case in unfinished), None)
+
+    def written_last(self) -> set[str]:
+        """Cases whose prediction was seen to change last: it may be but the beginning of a file."""
+        latest = max(self._finished.values(), default=0.0)
+        return {case for case, end in self._finished.items() if end == latest}
 
     def unfinished_wall_s(self, unfinished: Sequence[str]) -> float:
         """Seconds that the case at work had had when the container ended: since the last complete prediction."""

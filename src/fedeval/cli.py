@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fedeval import doctor
 from fedeval.batch import RunRequest, load_list, run_submissions
 from fedeval.errors import FedevalError, InterruptedRunError, UsageError
 from fedeval.inference import InferenceMode
@@ -114,6 +115,9 @@ def run_list_command(
     print(batch_text(outcomes)) if options.json else print_batch(outcomes)
     if error := batch_error(outcomes):
         raise _ReportedError(error)
+
+
+doctor.register(app)
 
 
 def _mode(per_case: bool, on_failure: str) -> InferenceMode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from fedeval.errors import FedevalError, InterruptedRunError
 from fedeval.invocation import build_invocation
 from fedeval.limits import Limits
 from fedeval.log import LOGGER
+from fedeval.output_watch import OutputWatch
 from fedeval.store import Store, check_space, storing
 from fedeval.view import RunView
 
@@ -123,7 +125,8 @@ def run_task(
             invocation = build_invocation(cube, task, given, scratch, role)
         LOGGER.info("%s %s: %s", role, task, " ".join(invocation.arguments))
         with session.view.step(f"{role}: {task}", cases if watch else None, budget) as advance:
-            on_tick = session.stoppable(watch(advance) if watch else lambda: None)
+            outputs = OutputWatch(invocation.output_dirs, limits)
+            on_tick = session.stoppable(watch(advance) if watch else lambda: outputs.look(time.monotonic()))
             call = TaskCall(cube, image, invocation, limits, budget, log_file, on_tick)
             outcome = session.engine.run(call)
     _check_disk(session.store, outcome)

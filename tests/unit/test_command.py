@@ -239,6 +239,30 @@ def test_metrics_cube_that_fails_is_never_a_score(dataset: Path, tmp_path: Path)
         assert not list((storage / "results").rglob("*.yaml")), name
 
 
+def test_a_metrics_cube_that_writes_too_many_files_is_ended(dataset: Path, tmp_path: Path) -> None:
+    evaluate = """
+    evaluate:
+      parameters:
+        inputs: {predictions: predictions/, labels: labels/}
+        outputs: {output_path: {type: file, default: results.yaml}}
+    """
+    body = """
+    import os, time
+    for number in range(6):
+        open(os.path.dirname(arguments["output_path"]) + f"/{number}", "w").close()
+    time.sleep(60)
+    """
+    program = "import sys\narguments = dict(word[2:].split('=', 1) for word in sys.argv[2:])\n"
+    metrics = make_cube(tmp_path / "metrics", body, tasks=evaluate, program=program)
+    text = (ROOT / "benchmarks" / "1-fets.yaml").read_text().replace("../mlcubes", str(ROOT / "mlcubes"))
+    benchmark = tmp_path / "small.yaml"
+    benchmark.write_text(text.replace("output_mb: 256}", "output_mb: 256, output_files: 3}"))
+    done = medperf("--platform=process", "test", "-b", benchmark, "-d", dataset, "--allow-foreign-code", "-e", metrics,
+                   "-m", make_cube(tmp_path / "c"))  # fmt: skip
+    text = one_error(done, 23)
+    assert "metrics, task evaluate failed" in text and "limit output_files: 4 files of 3 files" in text
+
+
 def test_interrupt_ends_the_model_and_leaves_no_results(dataset: Path, tmp_path: Path) -> None:
     body = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); write(CASES[0]); time.sleep(100)"
     command = medperf_command(f"--storage={tmp_path}/s", *PROCESS, "-d", dataset, "-m", make_cube(tmp_path / "c", body))

@@ -207,7 +207,7 @@ def test_gpu_memory_is_on_the_page_as_it_is_enforced() -> None:
 
 
 def test_outputs_of_other_tasks_are_on_the_page_as_they_are_counted() -> None:
-    counted = uses("measure_tree", "task.py", "dataset.py", "scoring.py", "engine/*.py")
+    counted = uses("OutputWatch", "task.py")
     alone = re.search(r"outputs are counted for `infer`\s+only", PAGE) is not None
     assert counted != alone, f"outputs of data_prep and metrics are {'' if counted else 'not '}counted by the runner"
 

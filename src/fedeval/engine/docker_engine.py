@@ -236,6 +236,7 @@ class DockerEngine:
                 entrypoint=list(call.invocation.entrypoint) or None,
                 environment={**base_environment(EMULATED_HOME if emulation else "/tmp"), **gpu_environment},
                 working_dir="/tmp" if emulation else None,
+            use_config_proxy=False,  # a proxy of the host may carry a password
                 name=f"fedeval-{call.invocation.task.replace('_', '-')}-{uuid.uuid4().hex[:12]}", network_disabled=True,
                 labels={LABEL: runner_identity(), DEADLINE_LABEL: f"{time.time() + call.budget_s:.0f}"},
             )  # fmt: skip

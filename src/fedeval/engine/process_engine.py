@@ -19,7 +19,7 @@ from typing import Self
 from fedeval.cube import CubeManifest
 from fedeval.engine.base import ImageRecord, TaskCall, TaskOutcome, base_environment
 from fedeval.engine.child import ChildRunner
-from fedeval.engine.gpu_limit import mps_settings
+from fedeval.engine.gpu_limit import has_gpu, mps_settings
 from fedeval.engine.sandbox import find_bubblewrap, sandbox_command
 from fedeval.errors import ImageError, UnsafeManifestError
 
@@ -45,6 +45,8 @@ class ProcessEngine:
 
     def __init__(self, checkout: Path, storage: Path, allow_foreign: bool = False) -> None:
         self.not_enforced: tuple[str, ...] = ("memory of all processes together", "number of processes")
+        if has_gpu():
+            self.not_enforced += ("memory of a process",)
         if find_bubblewrap() is None:
             self.not_enforced += ("network isolation", "read-only inputs", "hidden labels", "temporary space")
         self._hidden = tuple(dict.fromkeys((Path("/run"), Path("/tmp"), Path.home(), storage)))
