@@ -101,7 +101,7 @@ class CaseWatch:
         """
         order = list(self._opened)
         done = [case for case in self._finished if case in self._opened and case not in unfinished]
-        latest = max(done, key=lambda case: self._finished[case], default=None)
+        latest = max(done, key=lambda case: (self._finished[case], order.index(case)), default=None)
         behind = order if latest is None else order[order.index(latest) + 1 :]
         return next((case for case in [*behind, *order, *unfinished] if case in unfinished), None)
 

@@ -173,7 +173,7 @@ def _settle(
 ) -> None:
     """Give the attempted cases their final states, or leave them to the next attempt."""
     walls = watch.wall_times_s()
-    left = [] if run.outcome.ok else [check for check in checks if check.reason in ("missing", "truncated")]
+    left = [] if run.outcome.ok else [check for check in checks if _is_unfinished(check, watch)]
     running = watch.running_case([check.case for check in left])
     for check in checks:
         if check not in left:
@@ -186,6 +186,12 @@ def _settle(
     state.remaining = [case for case in state.remaining if case not in state.journal.cases]
     # After a crash the case at work goes alone: then it is known whether it is to blame, and for itself alone.
     state.suspect = running if running in state.remaining and len(checks) > 1 else None
+
+
+def _is_unfinished(check: PredictionCheck, watch: CaseWatch) -> bool:
+    """Whether a prediction is not there, or only the beginning of it, which may be less than a header."""
+    begun = check.reason == "not_a_nifti" and check.case in watch.written_last()
+    return begun or check.reason in ("missing", "truncated")
 
 
 def _find_blamed(
