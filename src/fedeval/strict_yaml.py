@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def load_mapping(path: Path, error: type[Exception], what: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Read one YAML mapping.
+    """Read one YAML mapping from a regular file; a link is not followed, since a container may have left it.
 
     Parameters
     ----------
@@ -51,10 +54,10 @@ def load_mapping(path: Path, error: type[Exception], what: str, max_bytes: int =
         Larger files are refused unread.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(max_bytes + 1)
+        raw = _read_regular(path, max_bytes + 1)
     except OSError as err:
-        raise error(f"{what} cannot be read", f"{path}: {err.strerror}", "check the path and its permissions") from err
+        found = "a link; expected a regular file" if err.errno == errno.ELOOP else err.strerror
+        raise error(f"{what} cannot be read", f"{path}: {found}", "check the path and its permissions") from err
     if len(raw) > max_bytes:
         raise error(f"{what} is too large", f"{path}: over {max_bytes} bytes")
     try:
@@ -64,6 +67,17 @@ def load_mapping(path: Path, error: type[Exception], what: str, max_bytes: int =
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise error(f"{what} is not a mapping", f"{path}: {type(content).__name__}; expected 'key: value' lines")
     return content
+
+
+def _read_regular(path: Path, size: int) -> bytes:
+    with open(path, "rb", opener=_open_unfollowed) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read(size)
+
+
+def _open_unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _yaml_place(err: Exception) -> str:

@@ -58,7 +58,9 @@ def _score_table(outcome: TestOutcome) -> Table:
         table.add_row(Text(show_safe(case["case"], 60)), *cells, wall, Text(case["status"]))
     means = [_number(record["summary"][key]["mean"]) for _, key in columns]
     table.add_section()
-    table.add_row("mean", *means, f"{record['timing']['inference_s']:.1f} s", Text(record["outcome"]["status"]))
+    walls = [case["wall_s"] for case in record["cases"] if case["wall_s"] is not None]
+    wall = f"{sum(walls) / len(walls):.1f} s" if walls else "-"
+    table.add_row("mean", *means, wall, Text(record["outcome"]["status"]))
     return table
 
 

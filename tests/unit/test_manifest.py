@@ -1,5 +1,6 @@
 """mlcube.yaml from strangers: read with mlcube's rules, checked against a strict form, never near a shell."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from cube_factory import INFER, make_cube, medperf
 
 from fedeval.cube import find_manifest, load_cube
 from fedeval.errors import InputError, ManifestError, ParameterError, UnsafeManifestError
+from fedeval.strict_yaml import load_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 CUBES = sorted(path.parent for path in (ROOT / "mlcubes").glob("*/mlcube/mlcube.yaml"))
@@ -199,6 +201,17 @@ def test_scalars_that_are_none_are_one_clear_error(tmp_path: Path, scalar: str) 
     (tmp_path / "mlcube.yaml").write_text(f"docker: {{image: a/b:1}}\nname: {scalar}\n")
     with pytest.raises(ManifestError, match="not valid YAML"):
         load_cube(tmp_path)
+
+
+def test_links_and_pipes_are_not_read(tmp_path: Path) -> None:
+    """A container may leave a link to a file of the host where its results are expected."""
+    (tmp_path / "secret.yaml").write_text("a: 1")
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert load_mapping(tmp_path / "secret.yaml", ManifestError, "the file") == {"a": 1}
+    for name, part in {"link": "a link; expected", "pipe": "not a regular file", "none": "No such file"}.items():
+        with pytest.raises(ManifestError, match=part):
+            load_mapping(tmp_path / f"{name}.yaml", ManifestError, "the file")
 
 
 @pytest.mark.parametrize("platform", ["process", "docker"])
