@@ -127,7 +127,7 @@ def write_benchmark(
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = yaml.safe_load((ROOT / "benchmarks" / "1-fets.yaml").read_text())
-    own = {
+    own: dict[str, Callable[[], Path]] = {
         "data_prep": lambda: make_cube(folder / "data_prep", "", tasks=DATA_PREP, program=CHECKS),
         "metrics": lambda: make_cube(folder / "metrics", scores, tasks=EVALUATE, program=SCORES),
         "reference_model": lambda: ROOT / "mlcubes" / "model" / "mlcube",

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from fedeval.errors import InputError, InterruptedRunError
 from fedeval.log import LOGGER, show_safe
 from fedeval.store import Store, storing, write_text
 from fedeval.trees import remove_tree
+
+_ABANDONED_S = 30 * 86400
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def open_work(
     """
     folder = store.root / "predictions" / f".work-{key[:24]}"
     with storing("opening the work folder", folder):
+        _remove_abandoned(folder.parent)
         lock = _lock(folder, note, stop)
     try:
         if not resume:
@@ -168,6 +172,20 @@ def open_work(
         remove_tree(folder)
     finally:
         os.close(lock)
+
+
+def _remove_abandoned(predictions: Path) -> None:
+    """Remove work that nobody came back to: its submission was changed, or given up."""
+    for folder in sorted(predictions.glob(".work-*")):
+        if time.time() - folder.stat().st_mtime < _ABANDONED_S:
+            continue
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(folder)
+        finally:
+            os.close(handle)
 
 
 def _empty(folder: Path) -> None:
