@@ -80,8 +80,18 @@ def merge_options(arguments: Mapping[str, object], environment: Mapping[str, str
         raise UsageError("--tmp is not a size", f"{merged['tmp']!r}; expected MiB, e.g. 64m or 16m")
     if merged.get("as_singularity") and merged.get("platform") not in (None, "docker"):
         raise UsageError("--as-singularity runs docker images", f"--platform={merged['platform']}; expected docker")
-    merged["storage"] = Path(str(merged["storage"])).expanduser().absolute()
+    merged["storage"] = _storage(str(merged["storage"]))
     return Options(**merged)  # type: ignore[arg-type]
+
+
+def _storage(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as err:
+        raise UsageError(
+            "this user has no home folder", f"storage {text!r}, and neither HOME nor an entry in /etc/passwd",
+            "name a folder: --storage DIR or MEDPERF_STORAGE",
+        ) from err  # fmt: skip
 
 
 def _check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:

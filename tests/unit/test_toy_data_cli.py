@@ -91,7 +91,7 @@ def test_cases_do_not_depend_on_their_number(three_cases: Path, tmp_path: Path) 
 
 def test_files_carry_no_time_stamp(three_cases: Path) -> None:
     packed = (three_cases / "labels" / "S02_001" / "S02_001_seg.nii.gz").read_bytes()
-    assert packed[4:8] == b"\0\0\0\0" and len(gzip.decompress(packed)) == 352 + 96 * 96 * 64
+    assert packed[4:8] == b"\0\0\0\0" and packed[9] == 0xFF and len(gzip.decompress(packed)) == 352 + 96 * 96 * 64
 
 
 def test_empty_folder_is_filled(tmp_path: Path) -> None:
