@@ -2,7 +2,10 @@
 
 import sys
 
-from ranking.cli import main
+from ranking.threads import limit_threads
 
 if __name__ == "__main__":
+    limit_threads()
+    from ranking.cli import main
+
     sys.exit(main())

@@ -285,3 +285,41 @@ def test_line_ends_and_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     windows = load_site_files(tmp_path, load_rule())[0].content
     assert np.array_equal(plain.values, windows.values)
+
+
+def test_any_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    """Random damage: either a table or one message, never another exception."""
+    rng = np.random.default_rng(8)
+    text = format_site({c: {"x": fill(), "y": fill(0.25, 3.0)} for c in ("c1", "c2")})
+    pieces = [
+        "\n",
+        ": ",
+        "{",
+        "}",
+        "[",
+        "'",
+        "null",
+        "&a ",
+        "*a",
+        "!!str ",
+        "<<: ",
+        "? ",
+        "- ",
+        "\t",
+        "\x00",
+        "#",
+        "|",
+        "\x85",
+    ]
+    refused = 0
+    for _ in range(300):
+        start = int(rng.integers(len(text)))
+        damaged = text[:start] + pieces[rng.integers(len(pieces))] + text[start + int(rng.integers(0, 12)) :]
+        (tmp_path / "a.yaml").write_bytes(damaged.encode())
+        try:
+            build_study(load_site_files(tmp_path, load_rule()), load_rule())
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+            assert "a.yaml" in str(error) or "site a" in str(error)
+    assert 150 < refused < 300
