@@ -14,6 +14,12 @@ from fedeval.log import LOGGER, show_safe
 
 _NAMESPACES = ("--unshare-all", "--die-with-parent", "--cap-drop", "ALL")
 
+_PROGRAMS = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime",
+    "/sys/devices/system/cpu",
+)  # fmt: skip
+"""All that a task sees of the host besides the Python that runs it: no data, wherever a site keeps them."""
+
 
 @cache
 def find_bubblewrap() -> str | None:
@@ -30,20 +36,25 @@ def find_bubblewrap() -> str | None:
 
 
 def sandbox_command(call: TaskCall, hidden: Sequence[Path]) -> list[str]:
-    """What goes before the command: the host's programs read-only, `hidden` folders empty, then the task's own mounts.
+    """What goes before the command: the host's programs read-only, then the task's own mounts; nothing else is there.
 
     Parameters
     ----------
     call : TaskCall
         Its cube's code, inputs and outputs are bound at their own paths.
     hidden : sequence of Path
-        Folders of the host that the task must not see: home, storage (labels lie there), /tmp, /run.
+        Folders of the host that the task must not see: home, storage (labels lie there), /tmp, /run; they are there,
+        and empty.
     """
     program = find_bubblewrap()
     if program is None:
         return []
-    command = [program, *_NAMESPACES, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-    for folder in hidden:
+    command = [program, *_NAMESPACES]
+    for place in _PROGRAMS:
+        command += ["--ro-bind-try", place, place]
+    command += ["--dev", "/dev", "--proc", "/proc", *_gpu_devices(call)]
+    command += ["--size", str(call.limits.shm_mb << 20), "--tmpfs", "/dev/shm"]
+    for folder in (*hidden, Path("/var/tmp")):
         if folder.is_dir():
             command += ["--size", str(call.limits.tmp_mb << 20), "--tmpfs", str(folder)]
     needed = [Path(sys.prefix), Path(sys.base_prefix), call.manifest.build_context]
@@ -52,4 +63,11 @@ def sandbox_command(call: TaskCall, hidden: Sequence[Path]) -> list[str]:
     for binding in call.invocation.bindings:
         kind = "--ro-bind" if binding.read_only else "--bind"
         command += [kind, str(binding.host), str(binding.host)]
-    return [*command, "--chdir", "/", "--"]
+    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
+
+
+def _gpu_devices(call: TaskCall) -> list[str]:
+    """Devices of NVIDIA's driver, for a cube that asks for a GPU."""
+    devices = sorted(Path("/dev").glob("nvidia*")) if call.manifest.accelerator_count else []
+    bound = [word for device in devices for word in ("--dev-bind-try", str(device), str(device))]
+    return [*bound, "--ro-bind", "/sys", "/sys"] if devices else []
