@@ -2,10 +2,7 @@
 
 import sys
 
-from ranking.threads import limit_threads
+from ranking.start import start_program
 
 if __name__ == "__main__":
-    limit_threads()
-    from ranking.cli import main
-
-    sys.exit(main())
+    sys.exit(start_program())

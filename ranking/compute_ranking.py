@@ -10,10 +10,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE)]
 
+from ranking.start import start_program  # noqa: E402
+
 if __name__ == "__main__":
-    from ranking.threads import limit_threads
-
-    limit_threads()
-    from ranking.cli import main
-
-    sys.exit(main())
+    sys.exit(start_program())

@@ -373,6 +373,15 @@ def test_starts_from_anywhere(example: Path, tmp_path: Path) -> None:
     assert len(results[0]) == 6
 
 
+def test_a_missing_package_is_named() -> None:
+    code = "import sys; sys.modules['scipy'] = None; from ranking.start import start_program as start; sys.exit(start(['x']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the ranking needs the package scipy: install fedeval[ranking]\n",
+    )
+
+
 def test_exit_statuses_and_options_are_documented() -> None:
     kinds = [errors.InputError, errors.RuleError, errors.OptionError, errors.OutputError, errors.RankingError]
     statuses = [0, 2, *(kind.exit_code for kind in kinds)]
