@@ -374,7 +374,7 @@ def test_starts_from_anywhere(example: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named() -> None:
-    code = "import sys; sys.modules['scipy'] = None; from ranking.start import start_program as start; sys.exit(start(['x']))"
+    code = "import sys; sys.modules['scipy'] = None; from ranking.start import start_program as f; sys.exit(f(['x']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
