@@ -7,8 +7,9 @@ Every table maps a metric to a number or to the name of one:
 ``nan``          not a number
 ``formula``      the ordinary formula has a value here
 
-The first three tables are FeTS 2022's (CaPTk's behaviour on empty masks), the last is the penalty row of the FeTS
-container for a prediction that is missing or cannot be used.
+In the first three tables Dice, Hausdorff95, Sensitivity, Specificity and Precision are FeTS 2022's (CaPTk's behaviour
+on empty masks); Hausdorff95Surfel and the lesion-wise metrics follow the BraTS 2023 script; the rest is ours. The last
+table is the penalty row of the FeTS container for a prediction that is missing or cannot be used.
 """
 
 from typing import Final
@@ -33,27 +34,27 @@ CONVENTIONS: Final[dict[str, Convention]] = {
         "Dice": 0.0,
         "Hausdorff95": "diagonal_mm",
         "Hausdorff95Directed": "diagonal_mm",
-        "Hausdorff95Surfel": "diagonal_mm",
+        "Hausdorff95Surfel": 374.0,
         "Sensitivity": 0.0,
         "Specificity": "formula",
         "Precision": 0.0,
         "NSD": 0.0,
         "RelativeVolumeDifference": "nan",
-        "LesionDice": 0.0,
-        "LesionHausdorff95": 374.0,
+        "LesionDice": "formula",
+        "LesionHausdorff95": "formula",
     },
     "prediction_empty": {
         "Dice": 0.0,
         "Hausdorff95": "diagonal_mm",
         "Hausdorff95Directed": "diagonal_mm",
-        "Hausdorff95Surfel": "diagonal_mm",
+        "Hausdorff95Surfel": 374.0,
         "Sensitivity": 0.0,
         "Specificity": 1.0,
         "Precision": "nan",
         "NSD": 0.0,
         "RelativeVolumeDifference": -1.0,
-        "LesionDice": 0.0,
-        "LesionHausdorff95": 374.0,
+        "LesionDice": "formula",
+        "LesionHausdorff95": "formula",
     },
     "penalty": {
         "Dice": 0.0,

@@ -1,17 +1,21 @@
 """The `evaluate` task: folders of masks in, results.yaml and evaluate.log out."""
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from metrics_cube.cases import CaseFiles, find_cases
+from metrics_cube.cores import count_cores, keep_freed_memory
 from metrics_cube.errors import REASONS, BadReferenceError, InvalidMask
 from metrics_cube.header import Header
-from metrics_cube.mask_file import Mask, load_mask
+from metrics_cube.mask_file import load_mask
+from metrics_cube.native import Kernel, load_kernel
 from metrics_cube.parameters import Parameters, load_parameters
 from metrics_cube.results import Value, clear_output, format_results, format_text, write_log, write_results
-from metrics_cube.scores import Row, compute_bits, compute_case, compute_penalty
+from metrics_cube.scores import RegionImage, Row, compute_case, compute_penalty, compute_region_image
 
 HEADING = """fedeval metrics 0.1.0; one mapping per case.
 Hausdorff95 is definition P (pooled, as MedPy and CaPTk) in mm; see docs/metrics.md."""
@@ -71,13 +75,32 @@ def run_evaluate(
     write_log(log_path or output_path.parent / "logs" / "evaluate.log", _format_log(results, unknown))
 
 
-def run_cases(cases: list[CaseFiles], parameters: Parameters) -> Iterator[CaseResult]:
-    """Score the cases and yield the results in the order of the cases."""
-    for files in cases:
-        yield compute_case_result(files, parameters)
+def run_cases(cases: Sequence[CaseFiles], parameters: Parameters) -> Iterator[CaseResult]:
+    """Score the cases, several at a time, and yield the results in the order of the cases.
+
+    Threads, not processes: decompression and kernel release the interpreter lock, and a process costs more to start
+    than several cases to score.
+
+    Raises
+    ------
+    BadReferenceError
+        At the first reference that cannot be used; what has not begun by then is not begun.
+    """
+    keep_freed_memory()
+    kernel = load_kernel() if parameters.native_kernel else None
+    score = functools.partial(compute_case_result, parameters=parameters, kernel=kernel)
+    workers = min(parameters.workers or count_cores(), len(cases))
+    if workers == 1:
+        yield from map(score, cases)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(score, cases)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def compute_case_result(files: CaseFiles, parameters: Parameters) -> CaseResult:
+def compute_case_result(files: CaseFiles, parameters: Parameters, kernel: Kernel | None = None) -> CaseResult:
     """Score one case; an unusable prediction gets the penalty row, an unusable reference is an error.
 
     Raises
@@ -85,35 +108,34 @@ def compute_case_result(files: CaseFiles, parameters: Parameters) -> CaseResult:
     BadReferenceError
     """
     try:
-        reference = load_mask(files.reference, max_voxels=parameters.max_voxels)
-        reference_bits = compute_bits(reference, parameters)
+        header, reference = _load_image(files.reference, parameters, kernel)
     except InvalidMask as error:
         raise BadReferenceError(
             f"the reference of case {format_text(files.case)} cannot be used: {error} ({REASONS[error.code]}); "
             "next: repair or remove it, then evaluate again"
         ) from error
-    header = reference.header
     try:
-        prediction = _load_prediction(files, header, parameters)
-        prediction_bits = compute_bits(prediction, parameters)
+        if len(files.predictions) != 1:
+            raise InvalidMask("ambiguous" if files.predictions else "missing")
+        _, prediction = _load_image(files.predictions[0], parameters, kernel, header)
     except InvalidMask as error:
         status = "missing" if error.code == "missing" else "invalid"
         return CaseResult(files.case, compute_penalty(parameters, header), status, str(error))
-    return CaseResult(files.case, compute_case(reference_bits, prediction_bits, header, parameters), "ok", None)
+    return CaseResult(files.case, compute_case(reference, prediction, header, parameters, kernel), "ok", None)
 
 
-def _load_prediction(files: CaseFiles, expected: Header, parameters: Parameters) -> Mask:
-    if not files.predictions:
-        raise InvalidMask("missing")
-    if len(files.predictions) > 1:
-        raise InvalidMask("ambiguous", f"{len(files.predictions)} files")
-    return load_mask(
-        files.predictions[0],
+def _load_image(
+    path: Path, parameters: Parameters, kernel: Kernel | None, expected: Header | None = None
+) -> tuple[Header, RegionImage]:
+    """Read a mask and keep of it what the scores need; a prediction is what has an expected grid."""
+    mask = load_mask(
+        path,
         expected,
         tolerance_mm=parameters.geometry_tolerance_mm,
         max_voxels=parameters.max_voxels,
-        follow_links=False,
+        follow_links=expected is None,
     )
+    return mask.header, compute_region_image(mask, parameters, kernel)
 
 
 def _report(results: Iterator[CaseResult], total: int) -> Iterator[CaseResult]:

@@ -8,7 +8,7 @@ from a to the nearest voxel of S_B. With Q95 the linear interpolation at rank 0.
 
 Exact to the last bit: a distance is ``sqrt((i s_0)^2 + (j s_1)^2 + (k s_2)^2)`` in double precision, summed from the
 left in array-axis order, and the least such value over S_B. The k-d tree only proposes: wherever rounding could decide
-the wanted rank, the candidates are computed anew by this formula. The native kernel gives the same bits (kernel.c).
+the wanted rank, the candidates are computed anew by this formula. The native kernel gives the same bits (kernel/).
 """
 
 import math
@@ -32,7 +32,7 @@ class Hausdorff95:
 
 
 def compute_hausdorff95(
-    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing_mm: Spacing
+    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing_mm: Spacing, *, directed: bool = True
 ) -> Hausdorff95:
     """95th-percentile surface distances of two masks.
 
@@ -41,6 +41,8 @@ def compute_hausdorff95(
     reference, prediction : ndarray of bool, 3-D, same shape, neither empty
     spacing_mm : tuple of float
         Voxel edge lengths along the array axes.
+    directed : bool
+        Whether definition D is wanted too; it is NaN otherwise.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def compute_hausdorff95(
     back = _Directed(surface_p, surface_g, spacing_mm)
     return Hausdorff95(
         pooled=_compute_quantile([there, back]),
-        directed=max(_compute_quantile([there]), _compute_quantile([back])),
+        directed=max(_compute_quantile([there]), _compute_quantile([back])) if directed else math.nan,
     )
 
 

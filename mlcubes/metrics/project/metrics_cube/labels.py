@@ -10,14 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metrics_cube.errors import InvalidMask
+from metrics_cube.native import Kernel
 
 MAX_REGIONS = 8
 Regions = Mapping[str, Sequence[int]]
+Bits = NDArray[np.uint8]
+
+IDENTITY: Bits = np.arange(256, dtype=np.uint8)
+"""The table of an image that holds region bits already."""
 
 
 def compute_region_bits(
-    voxels: NDArray[np.generic], regions: Regions, slope: float = 1.0, inter: float = 0.0
-) -> NDArray[np.uint8]:
+    voxels: NDArray[np.generic],
+    regions: Regions,
+    slope: float = 1.0,
+    inter: float = 0.0,
+    kernel: Kernel | None = None,
+) -> Bits:
     """Membership of every voxel in every region.
 
     Parameters
@@ -27,6 +36,8 @@ def compute_region_bits(
     regions : mapping of region name to labels, at most 8
     slope, inter : float
         A stored value v stands for the label ``v * slope + inter``.
+    kernel : Kernel, optional
+        Makes it faster, with the same result.
 
     Returns
     -------
@@ -38,29 +49,30 @@ def compute_region_bits(
     InvalidMask
         ``not_finite`` or ``not_integer``.
     """
+    if kernel is not None and voxels.dtype.itemsize <= 8:
+        return kernel.classify(voxels, group_by_label(regions), slope, inter)
+    labels = voxels
     if (slope, inter) != (1.0, 0.0):
-        voxels = voxels.astype(np.float64) * slope + inter
-    if voxels.dtype.kind == "f":
-        _check_whole(voxels)
-    if voxels.dtype == np.uint8:
-        return compute_byte_table(regions)[voxels.view(np.uint8)]
-    bits = np.zeros_like(voxels, dtype=np.uint8)
-    for label, members in _group_by_label(regions).items():
-        bits[voxels == label] = members
+        labels = voxels.astype(np.float64) * slope + inter
+    if labels.dtype.kind == "f":
+        _check_whole(labels)
+    bits = np.zeros_like(labels, dtype=np.uint8)
+    for label, members in group_by_label(regions).items():
+        bits[labels == label] = members
     return bits
 
 
-def compute_byte_table(regions: Regions) -> NDArray[np.uint8]:
+def compute_byte_table(regions: Regions) -> Bits:
     """Region bits of each of the 256 values of a byte."""
     table = np.zeros(256, dtype=np.uint8)
-    for label, members in _group_by_label(regions).items():
+    for label, members in group_by_label(regions).items():
         if 0 <= label < 256:
             table[label] = members
     return table
 
 
-def _group_by_label(regions: Regions) -> dict[int, int]:
-    """Region bits of each label."""
+def group_by_label(regions: Regions) -> dict[int, int]:
+    """Region bits of each label that is in any region."""
     members: dict[int, int] = {}
     for index, labels in enumerate(regions.values()):
         for label in labels:

@@ -1,17 +1,20 @@
 """The parameters of `evaluate`: what may stand in parameters.yaml, checked once, frozen."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from metrics_cube.errors import SetupError
-from metrics_cube.labels import MAX_REGIONS
+from metrics_cube.labels import MAX_REGIONS, Bits, compute_byte_table
 
 FETS_METRICS = ("Dice", "Hausdorff95", "Sensitivity", "Specificity", "Precision", "TP", "FP", "TN", "FN")
 """The set of FeTS 2022, task 2, and the default."""
 
-EXTRA_METRICS = ("Hausdorff95Directed", "RelativeVolumeDifference")
+EXTRA_METRICS = (
+    "Hausdorff95Directed", "Hausdorff95Surfel", "NSD", "RelativeVolumeDifference", "LesionDice", "LesionHausdorff95",
+)  # fmt: skip
 
 FETS_REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 
@@ -36,6 +39,8 @@ class Parameters:
         Largest image read.
     workers : int
         Cases scored at a time; 0 for one on every core given to the process.
+    native_kernel : bool
+        Whether to use the native kernel where it is built; the values do not depend on it.
     """
 
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: dict(FETS_REGIONS))
@@ -46,6 +51,12 @@ class Parameters:
     geometry_tolerance_mm: float = 0.01
     max_voxels: int = 1 << 28
     workers: int = 0
+    native_kernel: bool = True
+
+    @functools.cached_property
+    def byte_table(self) -> Bits:
+        """Region bits of each of the 256 values of a byte."""
+        return compute_byte_table(self.regions)
 
 
 def load_parameters(path: Path | None) -> Parameters:
@@ -97,6 +108,7 @@ def check_parameters(content: Any) -> Parameters:
         "geometry_tolerance_mm": lambda v: float(_check_number("geometry_tolerance_mm", v, 0)),
         "max_voxels": lambda v: _check_whole_number("max_voxels", v, 1),
         "workers": lambda v: _check_whole_number("workers", v, 0),
+        "native_kernel": _check_switch,
     }
     return Parameters(**{key: checks[key](value) for key, value in content.items()})
 
@@ -114,6 +126,12 @@ def _check_number(name: str, value: Any, least: float) -> int | float:
 def _check_whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SetupError(f"{name}: found {value!r}, expected a whole number of at least {least}")
+    return value
+
+
+def _check_switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SetupError(f"native_kernel: found {value!r}, expected true or false")
     return value
 
 

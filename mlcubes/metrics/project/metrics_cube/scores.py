@@ -1,7 +1,10 @@
-"""All metrics of one case: from two label images, or from a missing prediction, to one row of results.yaml."""
+"""All metrics of one case: from two masks, or from a missing prediction, to one row of results.yaml."""
 
+import functools
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +12,18 @@ from numpy.typing import NDArray
 from metrics_cube import counts
 from metrics_cube.conventions import CONVENTIONS
 from metrics_cube.counts import Confusion
-from metrics_cube.hausdorff import Hausdorff95, Spacing, compute_hausdorff95
+from metrics_cube.hausdorff import Spacing, compute_hausdorff95
 from metrics_cube.header import Header
-from metrics_cube.labels import compute_region_bits
+from metrics_cube.labels import IDENTITY, Bits, compute_region_bits
+from metrics_cube.lesions import LesionScores, compute_lesion_scores
 from metrics_cube.mask_file import Mask
+from metrics_cube.native import Kernel, PackedImage
 from metrics_cube.parameters import Parameters
+from metrics_cube.surfels import SurfelDistances, compute_surfel_distances
 
 Row = dict[str, float | int]
 
+_COUNTS = ("TP", "FP", "TN", "FN")
 _RATIOS = {
     "Dice": counts.compute_dice,
     "Sensitivity": counts.compute_sensitivity,
@@ -26,76 +33,171 @@ _RATIOS = {
 }
 
 
+class RegionImage(Protocol):
+    """An image as the scores need it."""
+
+    def compute_region(self, index: int) -> NDArray[np.bool_]:
+        """The mask of one region, in the image's shape."""
+
+
 @dataclass(frozen=True)
-class RegionScore:
-    """Counts of one region and, where both masks have voxels, its distances."""
+class LabelImage:
+    """One image of labels as bytes, and which regions each byte value belongs to: a `RegionImage` without the kernel.
 
-    confusion: Confusion
-    hausdorff95: Hausdorff95 | None
+    Attributes
+    ----------
+    voxels : ndarray of uint8, 3-D
+    table : ndarray of uint8, shape (256,)
+        Bit r is set where the value belongs to region r.
+    """
+
+    voxels: Bits
+    table: Bits
+
+    def compute_region(self, index: int) -> NDArray[np.bool_]:
+        """The mask of one region."""
+        return (self.table >> index & 1).astype(bool)[self.voxels]
 
 
-def compute_bits(mask: Mask, parameters: Parameters) -> NDArray[np.uint8]:
-    """Region membership of every voxel of a mask (`labels.compute_region_bits`).
+def compute_region_image(mask: Mask, parameters: Parameters, kernel: Kernel | None) -> LabelImage | PackedImage:
+    """What is to be scored of a mask; with the kernel the mask itself is not needed after that.
 
     Raises
     ------
     InvalidMask
         Where the voxels are no labels.
     """
-    return compute_region_bits(mask.voxels, parameters.regions, mask.header.slope, mask.header.inter)
+    header, voxels, table = mask.header, mask.voxels, IDENTITY
+    if voxels.dtype == np.uint8 and (header.slope, header.inter) == (1.0, 0.0):
+        table = parameters.byte_table
+    else:
+        voxels = compute_region_bits(voxels, parameters.regions, header.slope, header.inter, kernel)
+    image = LabelImage(voxels.view(np.uint8), table)
+    return image if kernel is None else kernel.pack(image.voxels, table, len(parameters.regions))
+
+
+@dataclass(frozen=True)
+class RegionPair:
+    """One region of reference and prediction, with what has been computed of it.
+
+    Attributes
+    ----------
+    images : (RegionImage, RegionImage)
+        Reference and prediction.
+    index : int
+        Which region it is.
+    spacing_mm : tuple of float
+        Along the array axes.
+    confusion : Confusion
+        Of the whole image.
+    pooled_mm, directed_mm : float
+        Hausdorff95 by definitions P and D; NaN where a mask is empty or nobody asked.
+    """
+
+    images: tuple[RegionImage, RegionImage]
+    index: int
+    spacing_mm: Spacing
+    confusion: Confusion
+    pooled_mm: float
+    directed_mm: float
+
+    def compute_masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The region in reference and prediction."""
+        return self.images[0].compute_region(self.index), self.images[1].compute_region(self.index)
+
+    @functools.cached_property
+    def surfels(self) -> SurfelDistances:
+        """Distances by definition S."""
+        return compute_surfel_distances(*self.compute_masks(), self.spacing_mm)
+
+    @functools.cached_property
+    def lesions(self) -> LesionScores:
+        """Scores lesion by lesion."""
+        return compute_lesion_scores(*self.compute_masks(), self.spacing_mm)
+
+
+_DISTANCES: dict[str, Callable[[RegionPair], float]] = {
+    "Hausdorff95": lambda pair: pair.pooled_mm,
+    "Hausdorff95Directed": lambda pair: pair.directed_mm,
+    "Hausdorff95Surfel": lambda pair: pair.surfels.compute_hausdorff95(),
+    "LesionDice": lambda pair: pair.lesions.dice,
+    "LesionHausdorff95": lambda pair: pair.lesions.hausdorff95_mm,
+}
 
 
 def compute_case(
-    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], header: Header, parameters: Parameters
+    reference: RegionImage,
+    prediction: RegionImage,
+    header: Header,
+    parameters: Parameters,
+    kernel: Kernel | None = None,
 ) -> Row:
     """Score one prediction.
 
     Parameters
     ----------
-    reference, prediction : ndarray of uint8, same 3-D shape
-        Region membership bits.
+    reference, prediction : RegionImage
+        On the same grid; both packed (`PackedImage`) where a kernel is given.
     header : Header
         Of the reference: its spacing measures the distances.
     parameters : Parameters
+    kernel : Kernel, optional
+        Makes it faster, with the same result.
 
     Returns
     -------
     dict
         ``<metric>_<region>`` to its value, metric by metric in the parameters' order.
     """
-    scores = compute_region_scores(reference, prediction, len(parameters.regions), header.spacing_mm)
+    pairs = list(_compute_pairs((reference, prediction), header.spacing_mm, parameters, kernel))
     row: Row = {}
     for metric in parameters.metrics:
-        for region, score in zip(parameters.regions, scores, strict=True):
-            row[f"{metric}_{region}"] = compute_metric(metric, score, header)
+        for region, pair in zip(parameters.regions, pairs, strict=True):
+            for name, tolerance_mm in name_metric(metric, parameters):
+                row[f"{name}_{region}"] = compute_metric(metric, pair, header, tolerance_mm)
     return row
 
 
-def compute_region_scores(
-    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], regions: int, spacing_mm: Spacing
-) -> list[RegionScore]:
-    """Counts and Hausdorff95 of every region from the membership bits of two images."""
-    scores = []
-    for index in range(regions):
-        g, p = ((bits >> index & 1).astype(bool) for bits in (reference, prediction))
-        confusion = counts.compute_confusion(g, p)
-        distances = compute_hausdorff95(g, p, spacing_mm) if confusion.state == "both_present" else None
-        scores.append(RegionScore(confusion, distances))
-    return scores
+def _compute_pairs(
+    images: tuple[RegionImage, RegionImage], spacing_mm: Spacing, parameters: Parameters, kernel: Kernel | None
+) -> Iterator[RegionPair]:
+    """Counts and Hausdorff95 of every region, natively where it can be done."""
+    directed = "Hausdorff95Directed" in parameters.metrics
+    definitions = 2 if directed else int("Hausdorff95" in parameters.metrics)
+    first, second = images
+    if kernel is not None and isinstance(first, PackedImage) and isinstance(second, PackedImage):
+        confusions, distances = kernel.score(first, second, spacing_mm, definitions)
+        for index, (confusion, (pooled, direct)) in enumerate(zip(confusions, distances, strict=True)):
+            yield RegionPair(images, index, spacing_mm, confusion, pooled, direct)
+        return
+    for index in range(len(parameters.regions)):
+        reference, prediction = (image.compute_region(index) for image in images)
+        confusion = counts.compute_confusion(reference, prediction)
+        pooled = direct = math.nan
+        if definitions and confusion.state == "both_present":
+            distance = compute_hausdorff95(reference, prediction, spacing_mm, directed=directed)
+            pooled, direct = distance.pooled, distance.directed
+        yield RegionPair(images, index, spacing_mm, confusion, pooled, direct)
 
 
-def compute_metric(metric: str, score: RegionScore, header: Header) -> float | int:
+def name_metric(metric: str, parameters: Parameters) -> list[tuple[str, float]]:
+    """Names under which a metric stands in the results, with the tolerance of each (0 where it has none)."""
+    if metric == "NSD":
+        return [(f"NSD{tolerance:g}mm", tolerance) for tolerance in parameters.nsd_tolerances_mm]
+    return [(metric, 0.0)]
+
+
+def compute_metric(metric: str, pair: RegionPair, header: Header, tolerance_mm: float = 0.0) -> float | int:
     """One metric of one region, with the convention's value where a mask is empty."""
-    confusion = score.confusion
-    if metric in ("TP", "FP", "TN", "FN"):
+    confusion = pair.confusion
+    if metric in _COUNTS:
         return int(getattr(confusion, metric.lower()))
     convention = CONVENTIONS.get(confusion.state, {}).get(metric, "formula")
     if convention != "formula":
         return compute_convention(convention, header)
     if metric in _RATIOS:
         return _RATIOS[metric](confusion)
-    assert score.hausdorff95 is not None
-    return score.hausdorff95.pooled if metric == "Hausdorff95" else score.hausdorff95.directed
+    return pair.surfels.compute_nsd(tolerance_mm) if metric == "NSD" else _DISTANCES[metric](pair)
 
 
 def compute_penalty(parameters: Parameters, header: Header) -> Row:
@@ -104,7 +206,8 @@ def compute_penalty(parameters: Parameters, header: Header) -> Row:
     for metric in parameters.metrics:
         value = compute_convention(CONVENTIONS["penalty"][metric], header)
         for region in parameters.regions:
-            row[f"{metric}_{region}"] = int(value) if metric in ("TP", "FP", "TN", "FN") else value
+            for name, _ in name_metric(metric, parameters):
+                row[f"{name}_{region}"] = int(value) if metric in _COUNTS else value
     return row
 
 

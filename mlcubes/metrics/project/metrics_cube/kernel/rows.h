@@ -1,0 +1,184 @@
+/* Steps 1 and 2: labels to bit rows, counts, surfaces and the tiles around them. */
+#include "scene.h"
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+__attribute__((target_clones("avx2", "default"))) /* chosen when the library is loaded */
+#endif
+static int any_label(const uint8_t *labels, int64_t n)
+{
+    uint8_t any = 0;
+    for (int64_t i = 0; i < n; i++) any |= labels[i];
+    return any;
+}
+
+/* Spread a row of labels to one bit row per region; returns whether any bit is set. */
+static int pack_row(const uint8_t *row, int nx, const uint8_t *table, int regions, int words, uint64_t *bits)
+{
+    uint64_t any = 0;
+    memset(bits, 0, (size_t)regions * (size_t)words * sizeof *bits);
+    for (int x = 0; x < nx; x += 8) {
+        uint64_t members = 0;
+        const int width = nx - x < 8 ? nx - x : 8;
+        if (width == 8) {
+            uint64_t labels;
+            memcpy(&labels, row + x, 8);
+            if (!labels) continue;
+        }
+        for (int i = 0; i < width; i++) members |= (uint64_t)table[row[x + i]] << 8 * i;
+        any |= members;
+        for (int r = 0; r < regions; r++) { /* the product gathers the lowest bit of eight bytes in its top byte */
+            const uint64_t eight = (members >> r & 0x0101010101010101u) * 0x0102040810204080u >> 56;
+            bits[r * words + x / 64] |= eight << x % 64;
+        }
+    }
+    return any != 0;
+}
+
+/* Pack an image of labels: bit rows [row][region][word] of all rows that hold any region, after one empty row.
+ *
+ * table    region bits of each byte value; that of 0 is 0
+ * shape    along the contiguous, the middle and the slowest axis
+ * numbers  room for one number a row of the image and one more: which row of the image each packed row is
+ * bits     room for as many rows
+ * Returns the number of packed rows, the empty one included.
+ */
+int64_t metrics_pack(const uint8_t *labels, const uint8_t *table, int regions, const int64_t shape[3], int32_t *numbers, uint64_t *bits)
+{
+    const int words = (int)(shape[0] + 63) / 64;
+    const int64_t all = shape[1] * shape[2], stride = (int64_t)regions * words;
+    int64_t rows = 1;
+    memset(bits, 0, (size_t)stride * sizeof *bits);
+    for (int64_t chunk = 0; chunk < all; chunk += CHUNK) { /* most chunks are empty */
+        const int64_t end = chunk + CHUNK < all ? chunk + CHUNK : all;
+        if (!any_label(labels + chunk * shape[0], (end - chunk) * shape[0])) continue;
+        for (int64_t row = chunk; row < end; row++)
+            if (pack_row(labels + row * shape[0], (int)shape[0], table, regions, words, bits + rows * stride))
+                numbers[rows++] = (int32_t)row;
+    }
+    return rows;
+}
+
+static const uint64_t *region_row(const Scene *s, const Image *image, int row, int region)
+{
+    return image->bits + ((int64_t)row * s->regions + region) * s->words;
+}
+
+/* The box around all labels of both images, from which all else counts. */
+static void find_box(Scene *s)
+{
+    Point low = {s->words, s->ny, s->nz}, high = {0, 0, 0};
+    for (const Image *image = s->images; image < s->images + 2; image++) {
+        for (int w = 0; w < s->words; w++) {
+            uint64_t any = 0;
+            for (int64_t i = w; i < (int64_t)image->rows * s->regions * s->words; i += s->words) any |= image->bits[i];
+            if (any && w < low.x) low.x = w;
+            if (any && w > high.x) high.x = w;
+        }
+        for (int row = 1; row < image->rows; row++) {
+            if (image->y[row] < low.y) low.y = image->y[row];
+            if (image->y[row] > high.y) high.y = image->y[row];
+            if (image->z[row] < low.z) low.z = image->z[row];
+            if (image->z[row] > high.z) high.z = image->z[row];
+        }
+    }
+    for (Image *image = s->images; image < s->images + 2; image++)
+        for (int row = 1; row < image->rows; row++) {
+            image->y[row] -= low.y;
+            image->z[row] -= low.z;
+        }
+    s->origin = low;
+    s->box_words = high.x - low.x + 1;
+    s->width = high.y - low.y + 1 + RING;
+    s->room = find_row(s, 0, high.z - low.z + 1 + RING) + s->box_words;
+}
+
+/* Voxels of a region in both images, in the reference, in the prediction. */
+static void count_region(const Scene *s, int region, int64_t counts[3])
+{
+    const Image *other = &s->images[1];
+    counts[0] = counts[1] = counts[2] = 0;
+    for (int m = 0; m < 2; m++)
+        for (int row = 1; row < s->images[m].rows; row++) {
+            const uint64_t *here = region_row(s, &s->images[m], row, region);
+            const uint64_t *there = region_row(s, other, m ? 0 : other->map[s->images[0].place[row]], region);
+            for (int w = 0; w < s->words; w++) {
+                if (!here[w]) continue;
+                counts[m + 1] += count_bits(here[w]);
+                counts[0] += m ? 0 : count_bits(here[w] & there[w]);
+            }
+        }
+}
+
+static int lowest(const uint64_t *row, int words)
+{
+    for (int w = 0; w < words; w++)
+        if (row[w]) return 64 * w + __builtin_ctzll(row[w]);
+    return NONE;
+}
+
+static int highest(const uint64_t *row, int words)
+{
+    for (int w = words - 1; w >= 0; w--)
+        if (row[w]) return 64 * w + 63 - __builtin_clzll(row[w]);
+    return NONE;
+}
+
+/* Voxels of a region with a background 6-neighbour. */
+static void find_surface(const Scene *s, int region, Surface *surface)
+{
+    const Image *image = surface->image;
+    memset(surface->bits, 0, (size_t)s->room * sizeof *surface->bits);
+    for (int row = 1; row < image->rows; row++) {
+        const uint64_t *here = region_row(s, image, row, region);
+        if (lowest(here, s->words) == NONE) continue;
+        const int32_t *map = image->map + image->place[row];
+        const uint64_t *left = region_row(s, image, map[-1], region), *right = region_row(s, image, map[1], region);
+        const uint64_t *before = region_row(s, image, map[-(s->ny + 2)], region);
+        const uint64_t *behind = region_row(s, image, map[s->ny + 2], region);
+        uint64_t *out = surface->bits + find_row(s, image->y[row], image->z[row]);
+        for (int w = s->origin.x; w < s->origin.x + s->box_words; w++) {
+            const uint64_t below = here[w] << 1 | (w ? here[w - 1] >> 63 : 0);
+            const uint64_t above = here[w] >> 1 | (w + 1 < s->words ? here[w + 1] << 63 : 0);
+            *out = here[w] & ~(below & above & left[w] & right[w] & before[w] & behind[w]);
+            surface->size += count_bits(*out++);
+        }
+    }
+}
+
+/* Bounding boxes of the surface's voxels in every tile of TILE x TILE rows. */
+static int find_tiles(const Scene *s, Surface *surface)
+{
+    const Image *image = surface->image;
+    const int across = s->ny / TILE + 1, all = across * (s->nz / TILE + 1);
+    int32_t *number = malloc((size_t)all * sizeof *number);
+    surface->tiles = malloc((size_t)all * sizeof *surface->tiles);
+    surface->tile_number = malloc((size_t)image->rows * sizeof *surface->tile_number);
+    surface->tile_squares = malloc((size_t)all * sizeof *surface->tile_squares);
+    if (!number || !surface->tiles || !surface->tile_number || !surface->tile_squares) {
+        free(number);
+        return NO_MEMORY;
+    }
+    for (int i = 0; i < all; i++) number[i] = NONE;
+    for (int row = 1; row < image->rows; row++) {
+        const int y = image->y[row], z = image->z[row];
+        const uint64_t *bits = surface->bits + find_row(s, y, z);
+        const int first = lowest(bits, s->box_words);
+        surface->tile_number[row] = NONE;
+        if (first == NONE) continue;
+        const int last = highest(bits, s->box_words), tile = z / TILE * across + y / TILE;
+        if (number[tile] == NONE) {
+            number[tile] = surface->tile_count++;
+            surface->tiles[number[tile]] = (Box){{first, y, z}, {last, y, z}};
+            surface->any = (Point){first, y, z};
+        }
+        surface->tile_number[row] = number[tile];
+        Box *box = &surface->tiles[number[tile]]; /* rows come with z rising, and y rising in each z */
+        if (first < box->low.x) box->low.x = first;
+        if (last > box->high.x) box->high.x = last;
+        if (y < box->low.y) box->low.y = y;
+        if (y > box->high.y) box->high.y = y;
+        box->high.z = z;
+    }
+    free(number);
+    return DONE;
+}
