@@ -18,7 +18,8 @@ from fedeval.strict_yaml import load_mapping
 CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = CHECKOUT / "benchmarks"
 
-_KEYS = {"id", "name", "title", "cubes", "toy_data", "prediction", "regions", "metrics", "limits"}
+_KEYS = {"id", "name", "title", "cubes", "toy_data", "prediction", "regions", "metrics", "limits", "ranking"}
+# "ranking" is the rule that ranking/ reads; the runner leaves it alone.
 _ROLES = ("data_prep", "reference_model", "metrics")
 _PARTS = ("data_prep", "infer", "metrics")
 _SECTIONS = {

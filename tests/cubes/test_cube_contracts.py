@@ -99,6 +99,7 @@ def test_regions_and_metric_keys_agree_on_all_sides() -> None:
     assert {name: tuple(labels) for name, labels in cube["regions"].items()} == benchmark.regions
     assert [metric.key for metric in benchmark.metrics] == cube["metrics"][: len(benchmark.metrics)]
     rule = yaml.safe_load((ROOT / "ranking" / "fets.yaml").read_text())
+    assert yaml.safe_load((ROOT / "benchmarks" / "1-fets.yaml").read_text())["ranking"] == rule
     ranked = {
         f"{metric.key}_{region}": metric.direction
         for metric in benchmark.metrics if metric.ranked for region in benchmark.regions
