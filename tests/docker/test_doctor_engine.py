@@ -11,9 +11,10 @@ import docker
 import pytest
 from cube_factory import BASE, ROOT
 
-from fedeval import doctor_certificates, doctor_engine
-from fedeval.doctor_certificates import check_image_bundle
-from fedeval.doctor_finding import Finding
+from fedeval.doctor import certificates as doctor_certificates
+from fedeval.doctor import engine as doctor_engine
+from fedeval.doctor.certificates import check_image_bundle
+from fedeval.doctor.finding import Finding
 
 pytestmark = pytest.mark.docker
 
@@ -123,7 +124,7 @@ def test_an_image_with_another_bundle(tmp_path: Path) -> None:
     halve = (
         'RUN ["/usr/bin/python3", "-c", "from pathlib import Path as P; f = P(\'/etc/ssl/certs/ca-certificates.crt\'); '
         "e = '-----END CERTIFICATE-----'; b = f.read_text().split(e); "
-        "f.write_text(e.join(b[:len(b) // 2]) + e + chr(10))\"]"
+        'f.write_text(e.join(b[:len(b) // 2]) + e + chr(10))"]'
     )
     (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\n{halve}\n")
     done = subprocess.run(["docker", "build", "-q", "-t", tag, str(tmp_path)], capture_output=True, text=True)
@@ -141,7 +142,9 @@ def test_an_image_with_another_bundle(tmp_path: Path) -> None:
 
 def test_proxies_of_the_docker_client_reach_no_submission(tmp_path: Path) -> None:
     """Either the runner keeps them out, or doctor says so: `config.json` puts them into every container."""
-    (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": "http://u:secret@[::1]:9"}}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"proxies": {"default": {"httpProxy": "http://u:secret@[::1]:9"}}})
+    )
     _, found = look(modest_benchmark(tmp_path), tmp_path / "s", DOCKER_CONFIG=str(tmp_path))
     environment = found["environment"]
     assert environment.state == "ok" or ("HTTP_PROXY" in environment.measured and "config.json" in environment.advice)

@@ -15,13 +15,15 @@ from typing import Any, cast
 
 import pytest
 
-from fedeval import doctor_engine, doctor_host, doctor_limits
 from fedeval.benchmark import CHECKOUT, Benchmark, load_benchmark
+from fedeval.doctor import engine as doctor_engine
+from fedeval.doctor import host as doctor_host
+from fedeval.doctor import limits as doctor_limits
 from fedeval.doctor import run_doctor
-from fedeval.doctor_certificates import check_bundles, host_bundle, load_bundle
-from fedeval.doctor_finding import Finding, judge, run_check
-from fedeval.doctor_gpu import check_gpus
-from fedeval.doctor_probe import MARK
+from fedeval.doctor.certificates import check_bundles, host_bundle, load_bundle
+from fedeval.doctor.finding import Finding, judge, run_check
+from fedeval.doctor.gpu import check_gpus
+from fedeval.doctor.probe import MARK
 from fedeval.engine.base import Engine, ImageRecord, TaskCall, TaskOutcome
 from fedeval.errors import EngineDownError, StorageError
 from fedeval.gpu import present_gpus

@@ -155,7 +155,7 @@ def test_what_engines_say_they_do_not_enforce_is_on_the_page(tmp_path: Path, mon
 
 def doctor_names() -> set[str]:
     """Names of findings in the code of doctor."""
-    text = "".join(file.read_text() for file in sorted((CHECKOUT / "src" / "fedeval").glob("doctor_*.py")))
+    text = "".join(file.read_text() for file in sorted((CHECKOUT / "src" / "fedeval").glob("doctor/*.py")))
     return set(re.findall(r'judge\(\s*"(\w+)"', text))
 
 

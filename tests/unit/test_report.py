@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedeval.limits import Limits
-from fedeval.report import (
+from fedeval.report.page import (
     ADVICE,
     BADGES,
     MAX_PICTURES,
@@ -25,7 +25,7 @@ from fedeval.report import (
     format_seconds,
     write_report,
 )
-from fedeval.report_table import compute_table
+from fedeval.report.table import compute_table
 from fedeval.results import record_schema
 
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}

@@ -17,8 +17,8 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
-from fedeval.report_outlines import MAX_EDGES, trace_outline
-from fedeval.report_pictures import CasePicture, compute_crop, compute_zoom, draw_case, encode_png
+from fedeval.report.outlines import MAX_EDGES, trace_outline
+from fedeval.report.pictures import CasePicture, compute_crop, compute_zoom, draw_case, encode_png
 
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 # Right, anterior and superior run with the axes here; sizes differ so that a swap shows.
@@ -223,7 +223,7 @@ def test_volumes_beyond_the_limit_are_not_read(
     folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_case(folders)
-    monkeypatch.setattr("fedeval.report_pictures.MAX_VOXELS", int(np.prod(SHAPE)) - 1)
+    monkeypatch.setattr("fedeval.report.pictures.MAX_VOXELS", int(np.prod(SHAPE)) - 1)
     assert draw_case("a", *folders, REGIONS) == "no picture: the reference is missing or cannot be read"
 
 

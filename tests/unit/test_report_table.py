@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedeval.report_table import Scale, as_number, choose_scale, compute_plot, compute_table
+from fedeval.report.table import Scale, as_number, choose_scale, compute_plot, compute_table
 
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4)}
 METRICS: list[dict[str, Any]] = [

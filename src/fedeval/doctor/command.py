@@ -18,11 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedeval import doctor_certificates, doctor_engine, doctor_host, doctor_limits
 from fedeval.benchmark import Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
-from fedeval.doctor_engine import EngineFacts
-from fedeval.doctor_finding import Finding, State, run_check
+from fedeval.doctor import certificates as doctor_certificates
+from fedeval.doctor import engine as doctor_engine
+from fedeval.doctor import host as doctor_host
+from fedeval.doctor import limits as doctor_limits
+from fedeval.doctor.engine import EngineFacts
+from fedeval.doctor.finding import Finding, State, run_check
 from fedeval.engine.base import ImageRecord
 from fedeval.engine.docker_engine import DockerEngine
 from fedeval.engine.process_engine import ProcessEngine
@@ -231,7 +234,7 @@ def _images_mb(machine: _Machine) -> int:
 
 
 def _look_for_gpus(benchmark: Benchmark, facts: EngineFacts | None, require: bool) -> Iterable[Finding]:
-    from fedeval.doctor_gpu import check_gpus
+    from fedeval.doctor.gpu import check_gpus
     from fedeval.gpu import present_gpus
 
     return check_gpus(benchmark, present_gpus(timeout_s=5), facts.runtimes if facts else None, require)

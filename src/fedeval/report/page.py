@@ -18,9 +18,9 @@ import jinja2
 import numpy as np
 
 from fedeval.log import show_safe
-from fedeval.report_outlines import DataText
-from fedeval.report_pictures import CasePicture, draw_case
-from fedeval.report_table import (
+from fedeval.report.outlines import DataText
+from fedeval.report.pictures import CasePicture, draw_case
+from fedeval.report.table import (
     CaseRow,
     Column,
     as_listing,
@@ -110,7 +110,7 @@ def _load_template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.ChainableUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(seconds=format_seconds, memory=format_memory, flat=flatten)
-    return environment.from_string(resources.files("fedeval").joinpath("report.html").read_text(encoding="utf-8"))
+    return environment.from_string(resources.files("fedeval.report").joinpath("page.html").read_text(encoding="utf-8"))
 
 
 def _finalize(value: object) -> object:
