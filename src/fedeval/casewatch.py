@@ -71,7 +71,7 @@ class CaseWatch:
             return
         for event in self._inotify.read(timeout=0):
             case = self._watched.get(event.wd)
-            if case is not None:
+            if case is not None and not event.mask & flags.ISDIR:  # the runner itself lists the folders
                 self._opened.setdefault(case, now)
 
     def _look_at_outputs(self, now: float) -> bool:

@@ -8,6 +8,7 @@ bounded by the file.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -49,6 +50,11 @@ MAX_VOXEL_BYTES = 8
 """float64 and int64; nothing wider holds labels."""
 
 _PIECE_BYTES = 1 << 16
+
+_SILENT = logging.getLogger(f"{__name__}.header")
+"""nibabel would quote a strange header on the terminal."""
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 _UNREADABLE = (
     ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, TypeError, ArithmeticError,
@@ -287,7 +293,8 @@ def _load_header(content: _PlainBytes) -> tuple[Any, int]:
     size = next((size for size in kinds if size in (int.from_bytes(head, order) for order in ("little", "big"))), 0)
     if not size:
         raise HeaderDataError("neither NIfTI-1 nor NIfTI-2")
-    header = kinds[size](bytes(head + content.read(size - 4)))
+    header = kinds[size](bytes(head + content.read(size - 4)), check=False)
+    header.check_fix(logger=_SILENT)
     if header["magic"].item() != kinds[size].single_magic.rstrip(b"\0"):
         raise HeaderDataError("voxels are in another file")
     return header, size
