@@ -142,7 +142,7 @@ def _compute_federation(given: Combination) -> Federation:
     order = find_order(final_ranks)
     wins = np.sum([share.significant.sum(axis=0) for share in given.shares], axis=0)
     bootstrap = _compute_bootstrap(given)
-    separation = compute_separation(sums, given.seed)
+    separation = compute_separation(sums)
     groups = find_groups(order, separation.better | separation.better.T) if separation else []
     table = _build_table(order, mean_ranks, final_ranks, bootstrap, wins.sum(axis=1))
     if separation:

@@ -1,10 +1,15 @@
 """Which submissions can be told apart: simultaneous confidence sets for ranks, over sites.
 
-After Mogstad, Romano, Shaikh and Wilhelm (2024): every pair of submissions is compared, with one critical value for
-all pairs at once, and the rank of a submission lies between 1 + (number significantly better) and A - (number
-significantly worse). With probability 95 % that holds for all submissions together, also where true ranks are tied,
-where a bootstrap of ranks fails. Sites are the sample: the difference of two submissions is the mean over sites of the
-difference of their mean ranks.
+After Mogstad, Romano, Shaikh and Wilhelm (2024): every pair of submissions is compared, with all pairs as one family,
+and the rank of a submission lies between 1 + (number significantly better) and A - (number significantly worse). With
+probability 95 % that holds for all submissions together, also where true ranks are tied, where a bootstrap of ranks
+fails. Sites are the sample: the difference of two submissions is the mean over sites of the difference of their mean
+ranks.
+
+The family is controlled by Holm's correction of paired t-tests. A largest |t| simulated with the correlations of the
+data would promise more than it keeps: every pair has its own estimate of variance, and with few sites the estimated
+correlations are of low rank. Measured with equal submissions, Holm's first step costs 1 to 3 % of the critical value
+that is exact for independent ones.
 """
 
 from __future__ import annotations
@@ -13,15 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri, ndtri
+from scipy.special import stdtr
 
-from ranking.draws import draw_uniform, make_stream
+from ranking.wilcoxon import compute_holm
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_SIMULATIONS = 4000
-_PAIRS_AT_ONCE = 2000
 # Sums of ranks are integers: two of them differ by at least the spread of two roundings, 2 / 12. Without this floor,
 # two or three sites that happen to agree would count as certain.
 _LEAST_VARIANCE = 1.0 / 6.0
@@ -36,11 +39,8 @@ class Separation:
     rank_sets: Ints
 
 
-def compute_separation(rank_sums: Ints, seed: int, level: float = 0.95) -> Separation | None:
-    """Simultaneous comparison of all pairs over sites.
-
-    The critical value is the quantile of the largest |t| over pairs, simulated from a multivariate t with S - 1
-    degrees of freedom and the correlations of the data.
+def compute_separation(rank_sums: Ints, level: float = 0.95) -> Separation | None:
+    """Simultaneous comparison of all pairs over sites: two-sided paired t-tests, corrected by Holm.
 
     Parameters
     ----------
@@ -56,37 +56,17 @@ def compute_separation(rank_sums: Ints, seed: int, level: float = 0.95) -> Separ
     if sites < 2 or count < 2:
         return None
     first, second = np.triu_indices(count, 1)
-    normals, chi = _draw_normals(sites, seed)
-    largest = np.zeros(_SIMULATIONS)
-    statistic = np.empty(len(first))
-    for start in range(0, len(first), _PAIRS_AT_ONCE):
-        block = slice(start, start + _PAIRS_AT_ONCE)
-        differences = (rank_sums[:, first[block]] - rank_sums[:, second[block]]).T.astype(np.float64)
-        means = differences.mean(axis=1)
-        centred = differences - means[:, None]
-        variance = np.maximum((centred**2).sum(axis=1) / (sites - 1), _LEAST_VARIANCE)
-        statistic[block] = means / np.sqrt(variance / sites)
-        scaled = centred / np.sqrt((sites - 1) * variance)[:, None]
-        # Where the floor holds, the variance that the data lack is simulated by one more normal.
-        lacking = np.sqrt(np.maximum(0.0, 1.0 - (scaled**2).sum(axis=1)))
-        simulated = np.concatenate([scaled, lacking[:, None]], axis=1) @ normals
-        np.maximum(largest, np.abs(simulated).max(axis=0), out=largest)
-    critical = float(np.quantile(largest / chi, level))
+    differences = (rank_sums[:, first] - rank_sums[:, second]).astype(np.float64)
+    means = differences.mean(axis=0)
+    variance = np.maximum(differences.var(axis=0, ddof=1), _LEAST_VARIANCE)
+    statistic = means / np.sqrt(variance / sites)
+    separated = compute_holm(2.0 * stdtr(sites - 1, -np.abs(statistic))) <= 1.0 - level
     better = np.zeros((count, count), dtype=bool)
-    better[first, second] = statistic < -critical
-    better[second, first] = statistic > critical
+    better[first, second] = separated & (means < 0)
+    better[second, first] = separated & (means > 0)
     low = 1 + better.sum(axis=0)
     high = count - better.sum(axis=1)
     return Separation(better, np.stack([low, high], axis=1))
-
-
-def _draw_normals(sites: int, seed: int) -> tuple[Floats, Floats]:
-    """Normals [S + 1, simulations], and for each simulation sqrt(chi^2 / df), df = S - 1."""
-    stream = make_stream(seed, "separation")
-    normals: Floats = ndtri(draw_uniform(stream, (sites + 1) * _SIMULATIONS)).reshape(sites + 1, _SIMULATIONS)
-    degrees = sites - 1
-    chi: Floats = np.sqrt(chdtri(degrees, draw_uniform(stream, _SIMULATIONS)) / degrees)
-    return normals, chi
 
 
 def find_groups(order: list[int], separated: npt.NDArray[np.bool_]) -> list[list[int]]:

@@ -11,7 +11,9 @@ all submissions share. Three kinds: skills 0.25 apart, pairs of equal skill 0.5 
   population, from 20,000 cases;
 * for one site's ranking over its metrics (ties = min) and for ``cases``: the ranking of that very site, the final
   ranking of these very sites, if each had endless cases;
-* for ``sites``, ``sites+cases`` and the simultaneous sets: the ranking by skill; equal skills share the average rank.
+* for ``sites`` and ``sites+cases``: the ranking by skill; equal skills share the average rank;
+* for the simultaneous sets: all places of the ranking by skill that a submission shares with equal ones; a set that
+  lacks one of them has told equal submissions apart.
 
 An interval covers when the true rank lies within it. For the simultaneous sets the share of replications in which all
 submissions are covered is given too; 95 % is promised for that.
@@ -57,9 +59,9 @@ class Tally:
         self.covered: dict[str, list[float]] = defaultdict(list)
         self.widths: dict[str, list[float]] = defaultdict(list)
 
-    def add(self, name: str, low: Floats, high: Floats, truth: Floats) -> None:
-        """One replication: intervals of all submissions."""
-        inside = (low <= truth) & (truth <= high)
+    def add(self, name: str, low: Floats, high: Floats, truth: Floats, last: Floats | None = None) -> None:
+        """One replication: intervals of all submissions; with ``last`` all places from ``truth`` to it must be in."""
+        inside = (low <= truth) & ((truth if last is None else last) <= high)
         self.covered[name].append(float(inside.mean()))
         self.covered[name + ", all at once"].append(float(inside.all()))
         self.widths[name].append(float((high - low).mean()))
@@ -143,10 +145,11 @@ def run_federations(replications: int, sites: int, cases: int) -> None:
             tally.add(f"{kind}: sites", *get_interval(sites_ranks), by_skill)
             both_ranks = compute_average_ranks(draw_both_totals(drawn, replication))
             tally.add(f"{kind}: sites+cases", *get_interval(both_ranks), by_skill)
-            separation = compute_separation(sums, replication)
+            separation = compute_separation(sums)
             assert separation is not None
             low, high = separation.rank_sets.T.astype(float)
-            tally.add(f"{kind}: simultaneous set", low, high, by_skill)
+            best, worst = compute_min_ranks(-skills), SUBMISSIONS + 1 - compute_min_ranks(skills)
+            tally.add(f"{kind}: simultaneous set", low, high, best.astype(float), worst.astype(float))
         for name in tally.widths:
             tally.print(name, joint=True)
 
