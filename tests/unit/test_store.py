@@ -58,10 +58,14 @@ def test_leftovers_of_a_killed_runner_go_and_those_of_a_living_one_stay(store: S
 
 
 def test_a_reused_process_id_is_no_alibi(store: Store) -> None:
-    (store.root / "tmp" / f"model-infer-{os.getpid()}.1-abcdefgh").mkdir()
-    (store.root / "tmp" / "not ours").mkdir()
-    Store(store.root)
-    assert [path.name for path in (store.root / "tmp").iterdir()] == ["not ours"]
+    with store.scratch("model-infer") as mine:
+        dead = mine.name.rsplit("-", 1)[0].rsplit(".", 1)[0]
+        elsewhere = dead.replace("model-infer-", "model-infer-1")  # a runner in another pid namespace
+        for name in (f"{dead}.1-abcdefgh", f"{elsewhere}.1-abcdefgh", "not ours"):
+            (store.root / "tmp" / name).mkdir()
+        Store(store.root)
+        left = {path.name for path in (store.root / "tmp").iterdir()}
+        assert left == {mine.name, f"{elsewhere}.1-abcdefgh", "not ours"}
 
 
 def test_publish_replaces_in_one_step(store: Store) -> None:
