@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedeval import errors
-from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
+from fedeval.benchmark import TRUSTED, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset
 from fedeval.engine.base import Engine, ImageRecord
@@ -38,6 +38,7 @@ from fedeval.options import Options
 from fedeval.pipeline import (
     REQUIRED_TASKS,
     TestRequest,
+    check_image_names,
     choose_engine,
     get_dataset,
     get_images,
@@ -218,6 +219,10 @@ def _run_one(queue: _Queue, number: int, path: Path, slot: int) -> SubmissionOut
             LOGGER.error("%s: %s", name, err)
             status = "not_run" if isinstance(err, PLATFORM_FAULTS) else "failed"
             return SubmissionOutcome(name, status, attempt, err, None, None)
+        except Exception as err:  # a fault of this program with one submission must not stop the others
+            LOGGER.exception("fault of the program with %s", name)
+            fault = FedevalError("a fault of this program, not of the submission", type(err).__name__, "see the log")
+            return SubmissionOutcome(name, "not_run", attempt, fault, None, None)
     raise AssertionError("unreachable")
 
 
@@ -234,12 +239,13 @@ def _try_once(
 ) -> SubmissionOutcome:  # fmt: skip
     started = time.monotonic()
     model = _load_model(path)
+    check_image_names({**queue.cubes, "model": model})
     # The number keeps the logs of submissions apart that have the same name: most cubes are called "model".
     folder = queue.session.log_dir / folder_name(f"{number + 1:02d}-{model.name}-{attempt}")
     session = dataclasses.replace(queue.session, engine=engine, log_dir=folder)
     build = queue.request.build
     if build is None:
-        build = model.build_context.is_relative_to(CHECKOUT)
+        build = model.build_context.is_relative_to(TRUSTED)
     images = {**queue.images, **get_images(session, {"model": model}, build)}
     cubes, mode = {**queue.cubes, "model": model}, queue.request.mode
     key = run_key(queue.options, engine, queue.benchmark, cubes, images, queue.dataset, mode)

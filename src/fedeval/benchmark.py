@@ -17,6 +17,8 @@ from fedeval.strict_yaml import load_mapping
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = CHECKOUT / "benchmarks"
+TRUSTED = CHECKOUT / "mlcubes"
+"""Cubes below it are this project's own; all others are strangers', also when they lie elsewhere in the checkout."""
 
 _KEYS = {"id", "name", "title", "cubes", "toy_data", "prediction", "regions", "metrics", "limits", "ranking"}
 # "ranking" is the rule that ranking/ reads; the runner leaves it alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -166,13 +167,15 @@ def main() -> NoReturn:
         code = 141
     except Exception as err:
         LOGGER.exception("fault of the program")
+        if "--log=debug" in sys.argv:
+            traceback.print_exc()
         code = _fail(FedevalError("a fault of this program, not of yours", f"{type(err).__name__}", _REPORT), as_json)
     close_run_log()
     sys.stdout.flush()
     sys.exit(code)
 
 
-_REPORT = "run again with --log=debug and report it with the log file under ~/.medperf/logs"
+_REPORT = "run again with --log=debug before the command, and report it with what is printed and the log file"
 
 
 def _fail(err: FedevalError, as_json: bool) -> int:

@@ -15,7 +15,7 @@ import yaml
 from fedeval.benchmark import CHECKOUT, Benchmark
 from fedeval.cube import CubeManifest
 from fedeval.engine.base import ImageRecord
-from fedeval.errors import DataFindingsError, InputError, PreparationError
+from fedeval.errors import DataFindingsError, InputError, PreparationError, UsageError
 from fedeval.invocation import check_input
 from fedeval.log import show_safe
 from fedeval.store import check_space, digest_of, digest_tree, storing, write_text
@@ -79,6 +79,8 @@ def stage_toy_data(session: Session, benchmark: Benchmark, size: str | None) -> 
     """
     toy = benchmark.toy_data
     size = size or toy.size
+    if size not in toy.parameters:
+        raise UsageError(f"benchmark {benchmark.name} has no toy cases of size {size!r}", ", ".join(toy.parameters))
     version = digest_tree_of_code(CHECKOUT / "toy_data")
     key = digest_of("toy", version, toy.site, toy.cases, toy.seed, size)
     final = session.store.root / "data" / f"toy-{key[:16]}"

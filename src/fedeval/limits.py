@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -70,7 +71,18 @@ def load_limits(section: Mapping[str, Any], base: Limits, where: str) -> Limits:
     for key, value in section.items():
         if key not in known:
             raise BenchmarkError(f"{where}: unknown limit {key!r}", f"expected one of {', '.join(sorted(known))}")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and value >= 0) and not (key == "cpus" and value is None):
-            raise BenchmarkError(f"{where}: limit {key}", f"{value!r}; expected a number that is not negative")
+        if not _is_limit(key, value):
+            kind = "a positive number" if key.endswith("_s") or key == "cpus" else "a positive whole number"
+            raise BenchmarkError(f"{where}: limit {key}", f"{value!r}; expected {kind}")
     return replace(base, **dict(section))
+
+
+def _is_limit(key: str, value: Any) -> bool:
+    """Zero is no limit: docker takes it for "unlimited"."""
+    if isinstance(value, bool) or (value is None and key != "cpus"):
+        return False
+    if key.endswith("_s") or key == "cpus":
+        smallest_is_zero = key == "start_up_s" and value == 0
+        finite = isinstance(value, int | float) and math.isfinite(value)
+        return value is None or (finite and (value > 0 or smallest_is_zero))
+    return isinstance(value, int) and 0 < value < 1 << 31

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedeval.benchmark import CHECKOUT, Benchmark, resolve_benchmark
+from fedeval.benchmark import TRUSTED, Benchmark, resolve_benchmark
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.dataset import Dataset, load_dataset, prepare_dataset, stage_toy_data
 from fedeval.engine.base import Engine, ImageRecord
 from fedeval.engine.docker_engine import DockerEngine, Emulation
 from fedeval.engine.gpu_limit import has_gpu
+from fedeval.engine.image_build import LOCAL_BASE
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.engine.singularity_engine import SingularityEngine
 from fedeval.errors import (
@@ -23,6 +24,7 @@ from fedeval.errors import (
     EngineMissingError,
     FedevalError,
     GpuMissingError,
+    UnsafeManifestError,
 )
 from fedeval.inference import InferenceMode, infer, inference_error
 from fedeval.log import open_run_log
@@ -159,10 +161,29 @@ def load_cubes(request: TestRequest, benchmark: Benchmark) -> dict[str, CubeMani
         "metrics": request.metrics or benchmark.cubes["metrics"],
     }
     cubes = {role: load_cube(path) for role, path in paths.items()}
+    check_image_names(cubes)
     for role, tasks in REQUIRED_TASKS.items():
         for task, parameters in tasks.items():
             cubes[role].check_task(task, parameters)
     return cubes
+
+
+def check_image_names(cubes: Mapping[str, CubeManifest]) -> None:
+    """Refuse a model whose image has the name of another cube's or of the local base: a build would take it over.
+
+    Raises
+    ------
+    UnsafeManifestError
+        With the name.
+    """
+    taken = {LOCAL_BASE: "the local base image"}
+    taken |= {cube.image: f"cube {role}" for role, cube in cubes.items() if role != "model"}
+    model = cubes.get("model")
+    if model is not None and model.image in taken:
+        raise UnsafeManifestError(
+            f"cube {model.name}: docker.image has a name that is taken", f"{model.image}, {taken[model.image]}",
+            "give your image a name of its own",
+        )  # fmt: skip
 
 
 def choose_engine(options: Options, view: RunView, gpu: int | None = None) -> Engine:
@@ -181,7 +202,7 @@ def choose_engine(options: Options, view: RunView, gpu: int | None = None) -> En
                 f"{err.what}: running WITHOUT containers (--platform=process). The numbers are the same; "
                 "isolation and most limits are not enforced."
             )
-    return ProcessEngine(CHECKOUT, options.storage, options.allow_foreign)
+    return ProcessEngine(TRUSTED, options.storage, options.allow_foreign)
 
 
 def get_images(session: Session, cubes: Mapping[str, CubeManifest], build: bool) -> dict[str, ImageRecord]:

@@ -77,8 +77,10 @@ class Store:
     def _remove_leftovers(self) -> None:
         """Remove scratch folders of runners that are gone."""
         for folder in sorted((self.root / "tmp").iterdir()):
-            owner = re.search(r"-(\d+\.\d+)-[^-]*$", folder.name)
-            if owner and _identity(int(owner.group(1).split(".")[0])) != owner.group(1):
+            owner = re.search(r"-((\d+)\.(\d+)\.\d+)-[^-]*$", folder.name)
+            here = _identity(os.getpid()).split(".")[0]
+            # A runner in another pid namespace, e.g. in a container, cannot be seen from here: its folders stay.
+            if owner and owner.group(2) == here and _identity(int(owner.group(3))) != owner.group(1):
                 remove_tree(folder)
 
     @property
@@ -128,11 +130,12 @@ class Store:
 
 
 def _identity(pid: int) -> str:
-    """Process id and start time, so that a reused process id is no alibi."""
+    """Pid namespace, process id and start time, so that a reused process id is no alibi."""
     try:
-        return f"{pid}.{Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[19]}"
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        return f"{namespace}.{pid}.{Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[19]}"
     except (OSError, IndexError):
-        return f"{pid}.0"
+        return f"0.{pid}.0"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -126,7 +126,9 @@ def run_task(
         LOGGER.info("%s %s: %s", role, task, " ".join(invocation.arguments))
         with session.view.step(f"{role}: {task}", cases if watch else None, budget) as advance:
             outputs = OutputWatch(invocation.output_dirs, limits)
-            on_tick = session.stoppable(watch(advance) if watch else lambda: outputs.look(time.monotonic()))
+            case_tick = watch(advance) if watch else lambda: None
+            # All folders that may be written, also those of outputs that only the manifest knows.
+            on_tick = session.stoppable(lambda: case_tick() or outputs.look(time.monotonic()))
             call = TaskCall(cube, image, invocation, limits, budget, log_file, on_tick)
             outcome = session.engine.run(call)
     _check_disk(session.store, outcome)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fedeval.log import LOGGER
 
@@ -31,7 +31,8 @@ class RunView:
         if live and self.console.is_terminal and not quiet:
             self._progress = Progress(
                 SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
-                MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[limit]}", markup=False),
+                TextColumn("{task.fields[count]}"), TimeElapsedColumn(),
+                TextColumn("{task.fields[limit]}", markup=False),
                 console=self.console, refresh_per_second=8,
             )  # fmt: skip
 
@@ -47,11 +48,11 @@ class RunView:
             yield lambda done: None
         else:
             with self._progress:
-                task = self._progress.add_task(title, total=total, limit=limit)
+                task = self._progress.add_task(title, total=total, limit=limit, count="")
                 progress = self._progress
 
                 def advance(done: int) -> None:
-                    progress.update(task, completed=done)
+                    progress.update(task, completed=done, count=f"{done}/{total} cases" if total else "")
 
                 yield advance
                 progress.remove_task(task)
@@ -68,7 +69,7 @@ class RunView:
             self.console.print(text, markup=False)
 
     def detail(self, text: str) -> None:
-        """A line for the log and, on a terminal, under the live view."""
+        """A line for the log alone."""
         LOGGER.info(text)
 
     def warn(self, text: str) -> None:

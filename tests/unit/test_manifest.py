@@ -231,3 +231,9 @@ def test_shell_text_is_not_executed(tmp_path: Path, key: str, platform: str) -> 
     assert done.returncode == 12, done.stderr
     assert done.stderr.count("error:") == 1
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("image", ["fedeval/fets-metrics:0.1.0", "fedeval-base:bookworm"])
+def test_a_model_cannot_take_over_another_image(tmp_path: Path, image: str) -> None:
+    done = medperf("test", "-b", "1", "-m", make_cube(tmp_path / "c", image=image))
+    assert done.returncode == 12 and "has a name that is taken" in done.stderr, done.stderr

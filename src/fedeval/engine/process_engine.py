@@ -7,6 +7,7 @@ checkout unless it is told otherwise, and says what is not enforced.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -32,8 +33,8 @@ class ProcessEngine:
 
     Parameters
     ----------
-    checkout : Path
-        Cubes below it are trusted.
+    trusted : Path
+        Cubes below it may run.
     storage : Path
         Hidden from the cubes, but for the folders of a task.
     allow_foreign : bool
@@ -43,14 +44,17 @@ class ProcessEngine:
     name = "process"
     version = ".".join(map(str, sys.version_info[:3]))
 
-    def __init__(self, checkout: Path, storage: Path, allow_foreign: bool = False) -> None:
+    def __init__(self, trusted: Path, storage: Path, allow_foreign: bool = False) -> None:
         self.not_enforced: tuple[str, ...] = ("memory of all processes together", "number of processes")
         if has_gpu():
             self.not_enforced += ("memory of a process",)
         if find_bubblewrap() is None:
             self.not_enforced += ("network isolation", "read-only inputs", "hidden labels", "temporary space")
-        self._hidden = tuple(dict.fromkeys((Path("/run"), Path("/tmp"), Path.home(), storage)))
-        self._checkout = checkout.resolve()
+        hidden = [Path("/run"), Path("/tmp"), storage]
+        with contextlib.suppress(RuntimeError):  # a user without a home folder
+            hidden.append(Path.home())
+        self._hidden = tuple(dict.fromkeys(hidden))
+        self._trusted = trusted.resolve()
         self._allow_foreign = allow_foreign
         self._child = ChildRunner()
 
@@ -73,10 +77,10 @@ class ProcessEngine:
             There is no mlcube.py to run.
         """
         folder = manifest.build_context
-        if not self._allow_foreign and not folder.resolve().is_relative_to(self._checkout):
+        if not self._allow_foreign and not folder.resolve().is_relative_to(self._trusted):
             raise UnsafeManifestError(
-                f"cube {manifest.name} does not come from this checkout, and the process engine cannot isolate it",
-                f"{folder}; expected a folder below {self._checkout}",
+                f"cube {manifest.name} is not one of this checkout's, and the process engine cannot isolate it",
+                f"{folder}; expected a folder below {self._trusted}",
                 "use --platform=docker, or --allow-foreign-code if you wrote it yourself",
             )
         script = folder / "mlcube.py"

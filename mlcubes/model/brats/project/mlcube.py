@@ -8,6 +8,7 @@ the program runs, and its result becomes <case>.nii.gz with the grid of t1. The 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -73,6 +74,17 @@ def write_prediction(result: Path, t1: Path, output_path: Path, case_id: str) ->
     partial.replace(output_path / f"{case_id}.nii.gz")
 
 
+def use_owner_of(output_path: Path) -> None:
+    """Give up root for the owner of the output folder: plain mlcube starts containers as root, others name a user."""
+    if os.getpid() != 1 or os.getuid() != 0 or not output_path.exists() or output_path.stat().st_uid == 0:
+        return
+    owner = output_path.stat()
+    with contextlib.suppress(PermissionError):  # all capabilities dropped: go on as started
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+
 def main() -> int:
     """Run every case; 0 all well, 1 some cases failed."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -82,6 +94,7 @@ def main() -> int:
     parser.add_argument("--parameters_file", help="ignored: parameters are in the image")
     parser.add_argument("--checkpoint_path", help="ignored: weights are in the image")
     options = parser.parse_args()
+    use_owner_of(options.output_path)
     case_ids = sorted(entry.name for entry in options.data_path.iterdir() if entry.is_dir())
     failed = 0
     for number, case_id in enumerate(case_ids, start=1):
