@@ -3,6 +3,8 @@ test."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
@@ -68,12 +70,19 @@ def compute_decathlon(shares_beaten: Floats) -> Decathlon:
     shares_beaten : ndarray of float64, shape (S, M, A)
         Share of opponents beaten (unadjusted), NaN where absent; absent counts as none.
     """
-    opponents = max(1, shares_beaten.shape[2] - 1)
-    wins = np.rint(np.nan_to_num(shares_beaten) * opponents).astype(np.int64).sum(axis=(0, 1))
-    units = opponents * shares_beaten.shape[0] * shares_beaten.shape[1]
+    present = (~np.isnan(shares_beaten)).any(axis=1).sum(axis=1)
+    opponents = np.maximum(1, present - 1)  # a site where some are absent has fewer
+    wins = np.rint(np.nan_to_num(shares_beaten) * opponents[:, None, None]).astype(np.int64).sum(axis=1)
+    units = shares_beaten.shape[0] * shares_beaten.shape[1]
+    scores = [
+        sum((Fraction(won, others) for won, others in zip(column, opponents.tolist(), strict=True)), Fraction(0))
+        / units
+        for column in wins.T.tolist()
+    ]
+    levels = {score: level for level, score in enumerate(sorted(set(scores)))}
     return {
-        "score": [int(won) / units for won in wins],
-        "rank": compute_min_ranks(wins, higher_is_better=True).tolist(),
+        "score": [float(score) for score in scores],
+        "rank": compute_min_ranks(np.array([levels[score] for score in scores]), higher_is_better=True).tolist(),
     }
 
 

@@ -177,9 +177,14 @@ def test_permutation_test_by_enumeration() -> None:
 
 
 def test_decathlon_by_hand() -> None:
-    # Two sites, one metric, three submissions: shares of the two opponents beaten
-    shares = np.array([[[1.0, 0.5, 0.0]], [[0.5, 0.5, np.nan]]])
-    assert compute_decathlon(shares) == {"score": [0.75, 0.5, 0.0], "rank": [1, 2, 3]}
+    # Two sites, one metric, three submissions: shares of the opponents beaten, two at the first site, one at the other
+    shares = np.array([[[1.0, 0.5, 0.0]], [[1.0, 0.0, np.nan]]])
+    assert compute_decathlon(shares) == {"score": [1.0, 0.25, 0.0], "rank": [1, 2, 3]}
+    # One of two opponents beaten among three stays a half when a fourth is absent
+    assert compute_decathlon(np.array([[[0.5, 0.5, 0.0, np.nan]]])) == {
+        "score": [0.5, 0.5, 0.0, 0.0],
+        "rank": [1, 1, 3, 3],
+    }
 
 
 def test_critical_difference_of_demsar() -> None:
