@@ -264,6 +264,17 @@ def test_a_metrics_cube_that_writes_too_many_files_is_ended(dataset: Path, tmp_p
     assert "metrics, task evaluate failed" in text and "limit output_files: 4 files of 3 files" in text
 
 
+def test_outputs_that_only_the_manifest_knows_are_counted_too(dataset: Path, tmp_path: Path) -> None:
+    tasks = INFER.replace("outputs: {", "outputs: {extra_path: {type: directory, default: extra/}, ")
+    body = """
+    for case in CASES: write(case)
+    for number in range(10050): os.close(os.open(f"{arguments['extra_path']}/{number}", os.O_CREAT))
+    time.sleep(60)
+    """
+    done = run_cube(dataset, make_cube(tmp_path / "c", body, tasks=tasks))
+    assert "limit output_files" in one_error(done, 32)
+
+
 def running(program: Path) -> list[str]:
     """Processes that run a cube's program; in a sandbox they have other ids inside."""
     found = []

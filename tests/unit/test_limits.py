@@ -10,8 +10,8 @@ from fedeval.limits import Limits, load_limits
     "section",
     [
         {"memory_mb": 0}, {"pids": 0}, {"memory_mb": 1.5}, {"per_case_s": 0}, {"per_case_s": float("inf")},
-        {"per_case_s": float("nan")}, {"cpus": 0}, {"pids": -1}, {"tmp_mb": "64"}, {"log_mb": True}, {"memory_mb": None},
-        {"pids": 1 << 40}, {"memory": 5},
+        {"per_case_s": float("nan")}, {"cpus": 0}, {"pids": -1}, {"tmp_mb": "64"}, {"log_mb": True},
+        {"memory_mb": None}, {"pids": 1 << 40}, {"memory": 5},
     ],
     ids=str,
 )  # fmt: skip
