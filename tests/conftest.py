@@ -1,13 +1,15 @@
-"""Markers that depend on the machine; CI requires the real parts: no ``docker`` or ``browser`` test is skipped there."""
+"""Markers that depend on the machine; in CI the real parts are required: no ``docker`` or ``browser`` test is skipped."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
-from cube_factory import medperf
+
+from tests.cube_factory import medperf
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,7 +20,7 @@ def _docker_answers() -> bool:
     return program is not None and subprocess.run([program, "info"], capture_output=True, timeout=60).returncode == 0
 
 
-_NEEDS = {
+_NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "docker": (_docker_answers, "no container engine answers: start one with scripts/docker_engine"),
     "browser": (lambda: shutil.which("chromium") is not None, "no chromium on PATH"),
     "apptainer": (lambda: bool(shutil.which("apptainer") or shutil.which("singularity")), "no apptainer on PATH"),

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cube_factory import ROOT, make_cube, medperf_command
 
 from fedeval.inference import InferenceMode
 from fedeval.log import close_run_log
 from fedeval.options import Options
 from fedeval.pipeline import TestOutcome, TestRequest, run_test
 from fedeval.view import RunView
+from tests.cube_factory import ROOT, make_cube, medperf_command
 
 DATA_PREP = """
   prepare:

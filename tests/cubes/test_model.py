@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_cases import write_case
 from model_cube.cases import MODALITIES, load_case
 from model_cube.features import compute_brain_mask, compute_feature_names, compute_features, compute_z_scores
 from model_cube.parameters import Parameters
 from model_cube.segmentation import Model, compute_labels, compute_largest_component
 from numpy.typing import NDArray
+
+from tests.cubes.model_cases import write_case
 
 
 def make_model(parameters: Parameters | None = None) -> Model:

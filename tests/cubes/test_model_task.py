@@ -14,13 +14,14 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
-from model_cases import AFFINE, CUBE, ROOT, SHAPE, run_task, write_case
 from model_cube.cases import MODALITIES, load_case, load_case_ids, write_prediction
 from model_cube.errors import CaseError, InputError
 from model_cube.features import compute_feature_names
 from model_cube.infer import check_optional_path
 from model_cube.parameters import PARAMETERS_PATH, Parameters, load_parameters
 from model_cube.segmentation import WEIGHTS_PATH, load_model
+
+from tests.cubes.model_cases import AFFINE, CUBE, ROOT, SHAPE, run_task, write_case
 
 nib: Any = nibabel  # only half annotated
 

@@ -11,7 +11,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from model_cases import CUBE, ROOT, run_task
 from model_cube.cases import MODALITIES
 from model_cube.features import compute_brain_mask
 from model_cube.parameters import Parameters
@@ -23,6 +22,8 @@ from model_cube.training import (
     fit_logistic_regression,
     fit_model,
 )
+
+from tests.cubes.model_cases import CUBE, ROOT, run_task
 
 nib: Any = nibabel  # only half annotated
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cube_factory import BASE, INFER, ROOT, make_cube, medperf, medperf_command
+
+from tests.cube_factory import BASE, INFER, ROOT, make_cube, medperf, medperf_command
 
 pytestmark = pytest.mark.docker
 

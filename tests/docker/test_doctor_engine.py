@@ -9,12 +9,12 @@ from pathlib import Path
 
 import docker
 import pytest
-from cube_factory import BASE, ROOT
 
 from fedeval.doctor import certificates as doctor_certificates
 from fedeval.doctor import engine as doctor_engine
 from fedeval.doctor.certificates import check_image_bundle
 from fedeval.doctor.finding import Finding
+from tests.cube_factory import BASE, ROOT
 
 pytestmark = pytest.mark.docker
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cube_factory import BASE, PROGRAM, ROOT, make_cube, medperf_command
 
 from fedeval.store import digest_tree
+from tests.cube_factory import BASE, PROGRAM, ROOT, make_cube, medperf_command
 from tests.docker.hostile_cubes import CORPUS, LIMITS, PRELUDE, HostileCube
 
 pytestmark = pytest.mark.docker

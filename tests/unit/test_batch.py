@@ -10,20 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from cube_factory import INFER, make_cube, medperf
-from runner_cases import (
-    SLOW_MODEL,
-    begun,
-    complete_cases,
-    leftovers,
-    log_texts,
-    processes_of,
-    published,
-    run_in_process,
-    start,
-    wait_until,
-    write_benchmark,
-)
 
 from fedeval import batch
 from fedeval.batch import RunRequest, SubmissionOutcome, load_list, run_submissions
@@ -36,6 +22,20 @@ from fedeval.log import close_run_log
 from fedeval.options import Options
 from fedeval.summary import batch_error
 from fedeval.view import RunView
+from tests.cube_factory import INFER, make_cube, medperf
+from tests.runner_cases import (
+    SLOW_MODEL,
+    begun,
+    complete_cases,
+    leftovers,
+    log_texts,
+    processes_of,
+    published,
+    run_in_process,
+    start,
+    wait_until,
+    write_benchmark,
+)
 
 GOOD = "print('BEGIN model', flush=True)\nfor case in CASES: write(case)"
 CRASH = """

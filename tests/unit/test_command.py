@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cube_factory import INFER, make_cube, medperf, medperf_command
 
 from fedeval.engine.docker_engine import DockerEngine
 from fedeval.errors import FedevalError
 from fedeval.results import check_record
+from tests.cube_factory import INFER, make_cube, medperf, medperf_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = ("--platform=process", "test", "-b", "1", "--allow-foreign-code")

@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-from cube_factory import ROOT
-
 from fedeval import errors
 from fedeval.predictions import REASONS
+from tests.cube_factory import ROOT
 from tests.docker.hostile_cubes import CORPUS, LIMITS, table_lines
 
 PAGE = (ROOT / "docs" / "hostile.md").read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from cube_factory import make_cube
 
 from fedeval.cube import CubeManifest, load_cube
 from fedeval.errors import InputError, ParameterError, UnsafeManifestError
 from fedeval.invocation import build_invocation
+from tests.cube_factory import make_cube
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDER = """#!{python}

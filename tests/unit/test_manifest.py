@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from cube_factory import INFER, make_cube, medperf
 
 from fedeval.cube import find_manifest, load_cube
 from fedeval.errors import InputError, ManifestError, ParameterError, UnsafeManifestError
 from fedeval.strict_yaml import load_mapping
+from tests.cube_factory import INFER, make_cube, medperf
 
 ROOT = Path(__file__).resolve().parents[2]
 CUBES = sorted(path.parent for path in (ROOT / "mlcubes").glob("*/mlcube/mlcube.yaml"))

@@ -5,14 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cube_factory import make_cube
-from runner_cases import WRITE_SCORES, begun, load_record, log_texts, multiply_cases, run_in_process, write_benchmark
 
 from fedeval.batch import RunRequest
 from fedeval.casewatch import CaseWatch
 from fedeval.errors import ModelError, TimeLimitError
 from fedeval.limits import Limits
 from fedeval.pipeline import TestOutcome, TestRequest
+from tests.cube_factory import make_cube
+from tests.runner_cases import (
+    WRITE_SCORES,
+    begun,
+    load_record,
+    log_texts,
+    multiply_cases,
+    run_in_process,
+    write_benchmark,
+)
 
 CASES = ["S01_001", "Site 1-003", "site1-002"]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cube_factory import make_cube, medperf
-from runner_cases import (
+
+from tests.cube_factory import make_cube, medperf
+from tests.runner_cases import (
     SLOW_MODEL,
     begun,
     complete_cases,

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cube_factory import INFER, make_cube, medperf
-from runner_cases import processes_of, write_benchmark
 
 from fedeval.cube import load_cube
 from fedeval.engine import sandbox
@@ -21,6 +19,8 @@ from fedeval.engine.base import Breach, TaskCall, TaskOutcome
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.invocation import build_invocation
 from fedeval.limits import Limits
+from tests.cube_factory import INFER, make_cube, medperf
+from tests.runner_cases import processes_of, write_benchmark
 
 PROBE = """
 import errno, json, os, socket, sys, threading, time
