@@ -1,4 +1,4 @@
-"""Markers that depend on the machine; in CI the real parts are required: no ``docker`` or ``browser`` test is skipped."""
+"""Markers that depend on the machine; CI requires the real parts: nothing for ``docker`` or ``browser`` is skipped."""
 
 import os
 import shutil
