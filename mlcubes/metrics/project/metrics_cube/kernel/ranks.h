@@ -111,8 +111,8 @@ static int bound_point(const Scene *s, const Side *side, Point p, Probe *probe, 
 {
     const double square = square_between(s, p, probe->nearest);
     if (square < bracket[0]) return 0;
-    const double gap = sqrt(square_between(s, p, probe->point));
-    *c = (Candidate){(probe->distance - gap) * (1 - 1e-12), sqrt(square) * (1 + 1e-12), p, side, probe};
+    const double gap = sqrt(square_between(s, p, probe->point)); /* rounding is far below 1e-12 */
+    *c = (Candidate){probe->distance * (1 - 1e-12) - gap * (1 + 1e-12), sqrt(square) * (1 + 1e-12), p, side, probe};
     if (c->low > sqrt(bracket[1]) || 8 * gap < probe->distance) return 1;
     double least = c->low > 0 ? c->low * c->low : 0;
     const double limit = nextafter(bracket[1], INFINITY);
@@ -178,7 +178,8 @@ static int find_ranks(const Scene *s, const Side *sides, int n_sides, int64_t co
         for (int i = 0; i < n_sides; i++) below += bound_points(s, &sides[i], bracket, &end);
         if (below <= k) {
             find_exact(s, candidates, end - candidates, values, k - below, m - below, at_k, at_m);
-            break;
+            /* Only if the rank is not below the bracket, all points counted as below it rank before it. */
+            if (*at_k >= sqrt(bracket[0])) break;
         }
         bracket[0] = bracket[0] > 1e-3 * s->reach ? bracket[0] / 4 : 0;
     }
