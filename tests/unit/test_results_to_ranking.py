@@ -27,7 +27,7 @@ def test_the_script_of_the_page_makes_ranking_input(tmp_path: Path) -> None:
     command = [sys.executable, "merge.py", "results/fets", "sites"]
     subprocess.run(command, cwd=tmp_path, check=True)
     ranked = subprocess.run(
-        [sys.executable, ROOT / "ranking" / "compute_ranking.py", "sites", "--rule", ROOT / "benchmarks" / "1-fets.yaml"],
+        [sys.executable, ROOT / "ranking/compute_ranking.py", "sites", "--rule", ROOT / "benchmarks/1-fets.yaml"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert ranked.returncode == 0, ranked.stderr
