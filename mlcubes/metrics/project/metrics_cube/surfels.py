@@ -8,7 +8,6 @@ surface Dice) is the share of both surfaces' area that lies within a tolerance o
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -97,11 +96,11 @@ def _compute_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 def compute_surfel_areas(spacing_mm: Spacing) -> Floats:
     """Area in mm2 of the marching-cubes surface in each of the 256 neighbourhoods, shape (256,)."""
     a, b, c = spacing_mm
-    stretch = np.array([b * c, a * c, a * b])
     table = np.zeros(256)
     for code, normals in enumerate(_compute_normals()):
-        # The length of a triangle's normal is its area; stretched axes stretch the other two components.
-        table[code] = sum(math.sqrt(float(((normal * stretch) ** 2).sum())) for normal in normals)
+        for x, y, z in normals:
+            # The length of a triangle's normal is its area; a stretched axis stretches the other two components.
+            table[code] += np.linalg.norm([x * b * c, y * a * c, z * a * b])
     return table
 
 
