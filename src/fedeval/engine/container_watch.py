@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -73,10 +74,11 @@ def watch_container(
     if ended_by is None and state.get("OOMKilled"):  # also when only a child was killed and the exit code is 0
         ended_by = Breach("memory", peak.mb or call.limits.memory_mb, call.limits.memory_mb, "MiB")
     exit_code = int(state.get("ExitCode", -1))
-    if end.connection_lost and ended_by is None and exit_code:
+    if ended_by is None and (end.by_engine or (end.connection_lost and exit_code)):
         raise EngineFaultError(
-            f"the engine was restarted during {call.invocation.cube}, task {call.invocation.task}",
-            f"connection lost, container ended with {exit_code}",
+            f"the engine was restarted, or ended the container, during {call.invocation.cube}, task "
+            f"{call.invocation.task}",
+            f"container ended from outside with {exit_code}; expected it to end by itself",
             "run the same command again: it continues; this is not counted against the submission",
         )
     peak_gpu_mb = gpu_watch.peak_mb if gpu_watch is not None else None
@@ -117,11 +119,12 @@ def kill_container(api: docker.APIClient, container: str) -> None:
 
 
 class _End:
-    """Waits in a thread for the end of a container; knows whether the engine was lost on the way."""
+    """Waits in a thread for the end of a container; knows whether the engine was lost, or ended it."""
 
     def __init__(self, api: docker.APIClient, container: str) -> None:
         self.event = threading.Event()
         self.connection_lost = False
+        self.by_engine = False
         self._api, self._container = api, container
         threading.Thread(target=self._wait, daemon=True).start()
 
@@ -129,22 +132,28 @@ class _End:
         silent_since: float | None = None
         while silent_since is None or time.monotonic() - silent_since < _RECONNECT_S:
             try:
+                if self.connection_lost:
+                    if not self._api.inspect_container(self._container)["State"]["Running"]:
+                        break
+                    # It outlived the loss, or only the waiting took too long: how it ends is its own doing.
+                    silent_since, self.connection_lost = None, False
                 self._api.wait(self._container, timeout=3600)
+                self.by_engine = _was_told_to_end(self._api, self._container)
                 break
             except NotFound:
                 break
-            except requests.exceptions.ReadTimeout:
-                continue
             except ENGINE_FAULTS:
                 self.connection_lost = True
-            try:
-                if not self._api.inspect_container(self._container)["State"]["Running"]:
-                    break
-                silent_since = None
-            except ENGINE_FAULTS:
                 silent_since = silent_since or time.monotonic()
             time.sleep(0.5)
         self.event.set()
+
+
+def _was_told_to_end(api: docker.APIClient, container: str) -> bool:
+    """Whether the engine sent the container a signal, as it does when it shuts down; nothing inside can cause that."""
+    wanted = {"container": container, "event": "kill"}
+    with contextlib.closing(api.events(since=1, until=f"{time.time():.6f}", filters=wanted)) as told:  # type: ignore[call-overload]
+        return any(event.strip() for event in told)
 
 
 def _pump(container: str, stream: Iterator[bytes], tail: LogTail) -> None:
