@@ -41,6 +41,12 @@ def main() -> int:
     except MetricsError as error:
         print(f"metrics: evaluate failed: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("metrics: evaluate failed: out of memory; next: set workers to 1 or give more memory", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("metrics: interrupted, no results written", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -12,7 +12,7 @@ from metrics_cube.build import run_build
 from metrics_cube.kernel_sources import LIBRARY
 
 
-class BuildWithKernel(build_py):
+class BuildWithKernel(build_py):  # type: ignore[misc]
     """Adds the compiled kernel to the modules."""
 
     def run(self) -> None:
@@ -24,7 +24,7 @@ class BuildWithKernel(build_py):
             print(f"native kernel not built, the package works without it: {error}", file=sys.stderr)
 
 
-class BinaryDistribution(Distribution):
+class BinaryDistribution(Distribution):  # type: ignore[misc]
     """A wheel of this package holds machine code."""
 
     def has_ext_modules(self) -> bool:

@@ -1,5 +1,6 @@
 """Which files belong to which case."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def find_cases(predictions: Path, labels: Path, parameters: Parameters) -> tuple
     for name, folder in (("predictions", predictions), ("labels", labels)):
         if not folder.is_dir():
             raise SetupError(f"{name}: found no such folder; next: give the folder that holds the masks as --{name}")
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise SetupError(f"{name}: the folder cannot be read; next: grant read access to this user")
     references: dict[str, Path] = {}
     for case, path in _find_references(labels, parameters.reference_suffix):
         if case in references:

@@ -126,8 +126,9 @@ def _open(path: Path, follow_links: bool) -> BinaryIO:
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        code = "not_a_file" if error.errno in (errno.ELOOP, errno.ENXIO) else "unreadable"
-        raise InvalidMask(code, f"errno {error.errno}") from error
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise InvalidMask("not_a_file") from error
+        raise InvalidMask("unreadable", f"errno {error.errno}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InvalidMask("not_a_file")

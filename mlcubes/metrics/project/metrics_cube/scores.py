@@ -152,8 +152,8 @@ def compute_case(
     pairs = list(_compute_pairs((reference, prediction), header.spacing_mm, parameters, kernel))
     row: Row = {}
     for metric in parameters.metrics:
-        for region, pair in zip(parameters.regions, pairs, strict=True):
-            for name, tolerance_mm in name_metric(metric, parameters):
+        for name, tolerance_mm in name_metric(metric, parameters):
+            for region, pair in zip(parameters.regions, pairs, strict=True):
                 row[f"{name}_{region}"] = compute_metric(metric, pair, header, tolerance_mm)
     return row
 
@@ -205,8 +205,8 @@ def compute_penalty(parameters: Parameters, header: Header) -> Row:
     row: Row = {}
     for metric in parameters.metrics:
         value = compute_convention(CONVENTIONS["penalty"][metric], header)
-        for region in parameters.regions:
-            for name, _ in name_metric(metric, parameters):
+        for name, _ in name_metric(metric, parameters):
+            for region in parameters.regions:
                 row[f"{name}_{region}"] = int(value) if metric in _COUNTS else value
     return row
 

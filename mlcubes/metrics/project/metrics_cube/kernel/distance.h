@@ -1,6 +1,7 @@
 /* Step 3: the distance from one point to a surface. */
 #include "rows.h"
 
+/* The sum from the left in the order of the array's axes. */
 static double add(const Scene *s, double x, double y, double z)
 {
     return s->contiguous_first ? (x + y) + z : (z + y) + x;
@@ -42,14 +43,14 @@ static int nearest_in_view(uint64_t view, int *direction)
     return left < right ? left : right;
 }
 
-/* Squares of the widths of views only matter where a bit could be nearer than *best: the window of that size. */
+/* For every row of the ring, how wide a window shows all that is nearer than `best`. */
 static const uint8_t *find_widths(const Scene *s, double best)
 {
     const double steps = sqrt(best) / s->spacing_x + 1;
     return s->widths + (steps > VIEW ? VIEW + 1 : (int)steps) * RING_SIZE;
 }
 
-/* Views of the rows of the ring, in turn. */
+/* Look at the rows of the ring in turn, until none can hold anything nearer. */
 static void try_ring(const Scene *s, const Surface *target, Point p, double enough, double *best, Point *nearest)
 {
     const uint64_t *row = target->bits + find_row(s, p.y, p.z);
@@ -69,6 +70,7 @@ static void try_ring(const Scene *s, const Surface *target, Point p, double enou
     }
 }
 
+/* Steps from a place to an interval, 0 inside. */
 static int outside(int at, int low, int high)
 {
     const int steps = low - at > at - high ? low - at : at - high;
@@ -77,10 +79,11 @@ static int outside(int at, int low, int high)
 
 static double square_to_box(const Scene *s, Point p, const Box *box)
 {
-    return add(s, s->square_x[outside(p.x, box->low.x, box->high.x)], s->square_y[outside(p.y, box->low.y, box->high.y)],
-               s->square_z[outside(p.z, box->low.z, box->high.z)]);
+    const int x = outside(p.x, box->low.x, box->high.x), y = outside(p.y, box->low.y, box->high.y);
+    return add(s, s->square_x[x], s->square_y[y], s->square_z[outside(p.z, box->low.z, box->high.z)]);
 }
 
+/* Look at the rows of one tile. `x` is the place in the box's width that is nearest to p. */
 static void try_tile(const Scene *s, const Surface *target, const Box *box, Point p, double *best, Point *nearest)
 {
     const int aside = outside(p.x, box->low.x, box->high.x), x = p.x < box->low.x ? p.x + aside : p.x - aside;
@@ -117,10 +120,11 @@ static double try_tiles(const Scene *s, const Surface *target, Point p, double e
     return squares[first];
 }
 
-/* Squared distance from p to the target. Exceptions, where less will do: where it is `enough` or below, some value that
- * is not above `enough`; where it is beyond reach and not below `limit`, INFINITY, and *least is raised to what it is not
- * below. `nearest` holds an element of the target before and after, the nearer the better. */
-static double measure(const Scene *s, const Surface *target, Point p, double enough, double limit, double *least, Point *nearest)
+/* Squared distance from p to the target, or what will do instead: where it is not above `enough`, any such value; where
+ * it is beyond reach and not below `limit`, INFINITY, and *least becomes something that is not above it. Before, *least
+ * is what is known of that kind. `nearest` holds an element of the target before and after, the nearer the better. */
+static double measure(const Scene *s, const Surface *target, Point p, double enough, double limit, double *least,
+                      Point *nearest)
 {
     double best = square_between(s, p, *nearest);
     if (*least < s->reach) try_ring(s, target, p, enough, &best, nearest);

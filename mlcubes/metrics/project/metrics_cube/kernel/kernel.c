@@ -12,7 +12,7 @@
  *    sample is measured to guess a bracket around the wanted rank. A point that has any element of the other surface
  *    nearer than the bracket is only counted, which a few masks on bit rows tell. Points near a measured one get bounds
  *    from it (triangle inequality). Only where bounds straddle the wanted ranks a point is measured itself. Should
- *    the bracket turn out wrong, all is done again without it: a sample can cost time, never exactness.
+ *    the bracket turn out too high, all is done again with a lower one: a sample can cost time, never exactness.
  *
  * Squared distances are sums of (step * spacing)^2, added from the left in array-axis order, so that every value is
  * the double which MedPy's formula gives (build with -ffp-contract=off). Bounds use the same sums over shorter steps:
@@ -37,8 +37,9 @@ const char *metrics_digest(void) { return SOURCE_DIGEST; }
  * distances            per region: P and D in mm; left alone where a mask is empty
  * Returns 0, or 1 where memory is short.
  */
-int metrics_score(const uint64_t *bits[2], const int32_t *numbers[2], const int64_t rows[2], int regions, const int64_t shape[3],
-                  const double spacing[3], int contiguous_first, int wanted, int64_t *counts, double *distances)
+int metrics_score(const uint64_t *bits[2], const int32_t *numbers[2], const int64_t rows[2], int regions,
+                  const int64_t shape[3], const double spacing[3], int contiguous_first, int wanted, int64_t *counts,
+                  double *distances)
 {
     Scene scene;
     int failed = make_scene(&scene, shape, regions, spacing, contiguous_first);
@@ -49,7 +50,8 @@ int metrics_score(const uint64_t *bits[2], const int32_t *numbers[2], const int6
     }
     for (int r = 0; r < regions && !failed; r++) {
         count_region(&scene, r, counts + 3 * r);
-        if (wanted && counts[3 * r + 1] && counts[3 * r + 2]) failed = score_region(&scene, r, wanted > 1, distances + 2 * r);
+        if (wanted && counts[3 * r + 1] && counts[3 * r + 2])
+            failed = score_region(&scene, r, wanted > 1, distances + 2 * r);
     }
     free_scene(&scene);
     return failed ? NO_MEMORY : DONE;

@@ -106,8 +106,9 @@ static int hits_mask(const Scene *s, const Surface *target, Point p, const uint6
     return 0;
 }
 
-/* Bounds of one point's distance, or the distance itself; 0 if it is below the bracket (squared). */
-static int bound_point(const Scene *s, const Side *side, Point p, Probe *probe, const double bracket[2], Candidate *c)
+/* Bounds of one point's distance, or the distance itself; returns 0 instead if it is below the bracket (squared).
+/* Bounds of one point's distance, or the distance itself; returns 0 instead if it is below the bracket (squared). A point
+ * that lies surely above the bracket, or so near to a measured one that the bounds are tight, is not measured. */
 {
     const double square = square_between(s, p, probe->nearest);
     if (square < bracket[0]) return 0;
@@ -145,9 +146,10 @@ static int64_t bound_points(const Scene *s, const Side *side, const double brack
 }
 
 /* Distances of ranks k and m (k <= m) of the candidates; `values` is room for one number each. */
-static void find_exact(const Scene *s, const Candidate *candidates, int64_t count, double *values,
-                       int64_t k, int64_t m, double *at_k, double *at_m)
+static void find_exact(const Scene *s, const Candidate *candidates, int64_t count, double *values, int64_t k, int64_t m,
+                       double *at_k, double *at_m)
 {
+    /* The k-th of the lower bounds is not above the k-th distance, the m-th of the upper bounds not below the m-th. */
     for (int64_t i = 0; i < count; i++) values[i] = candidates[i].low;
     const double low = select_rank(values, count, k);
     for (int64_t i = 0; i < count; i++) values[i] = candidates[i].high;
@@ -166,7 +168,8 @@ static void find_exact(const Scene *s, const Candidate *candidates, int64_t coun
 }
 
 /* Distances of ranks k and m (k <= m) among the `count` points that the surfaces do not share. */
-static int find_ranks(const Scene *s, const Side *sides, int n_sides, int64_t count, int64_t k, int64_t m, double *at_k, double *at_m)
+static int find_ranks(const Scene *s, const Side *sides, int n_sides, int64_t count, int64_t k, int64_t m,
+                      double *at_k, double *at_m)
 {
     Candidate *candidates = malloc((size_t)count * sizeof *candidates);
     double *values = malloc((size_t)count * sizeof *values), bracket[2];

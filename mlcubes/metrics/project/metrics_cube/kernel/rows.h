@@ -42,7 +42,8 @@ static int pack_row(const uint8_t *row, int nx, const uint8_t *table, int region
  * bits     room for as many rows
  * Returns the number of packed rows, the empty one included.
  */
-int64_t metrics_pack(const uint8_t *labels, const uint8_t *table, int regions, const int64_t shape[3], int32_t *numbers, uint64_t *bits)
+int64_t metrics_pack(const uint8_t *labels, const uint8_t *table, int regions, const int64_t shape[3], int32_t *numbers,
+                     uint64_t *bits)
 {
     const int words = (int)(shape[0] + 63) / 64;
     const int64_t all = shape[1] * shape[2], stride = (int64_t)regions * words;

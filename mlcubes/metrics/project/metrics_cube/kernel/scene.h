@@ -124,8 +124,9 @@ static void make_ring(Scene *s, const double spacing[3])
     for (int z = -RING; z <= RING; z++)
         for (int y = -RING; y <= RING; y++) {
             const double square_y = (y * spacing[1]) * (y * spacing[1]), square_z = (z * spacing[2]) * (z * spacing[2]);
+            const int64_t jump = ((int64_t)z * s->width + y) * row;
             if (square_z + square_y < s->reach)
-                s->ring[s->ring_size++] = (Offset){square_z + square_y, square_y, square_z, y, z, (z * s->width + y) * row};
+                s->ring[s->ring_size++] = (Offset){square_z + square_y, square_y, square_z, y, z, jump};
         }
     qsort(s->ring, (size_t)s->ring_size, sizeof *s->ring, by_square);
     s->ring[s->ring_size] = (Offset){.square = INFINITY};
@@ -133,7 +134,8 @@ static void make_ring(Scene *s, const double spacing[3])
     s->windows[VIEW + 1] = ~(uint64_t)0;
     for (int w = 0; w <= VIEW + 1; w++)
         for (int i = 0, width = w; i < s->ring_size; i++) { /* the further the row, the narrower */
-            while (width > 0 && width <= VIEW && s->square_x[width] + s->ring[i].square > s->square_x[w] * (1 + 1e-12)) width--;
+            const double room = s->square_x[w] * (1 + 1e-12) - s->ring[i].square;
+            while (width > 0 && width <= VIEW && s->square_x[width] > room) width--;
             s->widths[w * RING_SIZE + i] = (uint8_t)width;
         }
 }
