@@ -6,10 +6,13 @@ contained file systems, no network and no home folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +24,7 @@ from fedeval.engine.child import ChildRunner
 from fedeval.engine.docker_engine import DockerEngine
 from fedeval.engine.gpu_limit import has_gpu
 from fedeval.errors import EngineDownError, EngineForbiddenError, EngineMissingError, ImageError
+from fedeval.invocation import Binding
 from fedeval.log import show_safe
 
 
@@ -42,15 +46,8 @@ class SingularityEngine:
     not_enforced: tuple[str, ...] = ("memory", "processes", "CPU share", "shared memory")
 
     def __init__(self, cache: Path) -> None:
-        program = shutil.which("apptainer") or shutil.which("singularity")
-        if program is None:
-            raise EngineMissingError(
-                "Singularity is not installed", "neither apptainer nor singularity on PATH",
-                "install apptainer, or use --platform=docker",
-            )  # fmt: skip
-        self._program, self._cache = program, cache
-        found = subprocess.run([program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        self.version = show_safe(found.stdout.strip().split(" ")[-1] or "unknown", 40)
+        self._program, self.version = _find_program()
+        self._cache = cache
         self._child = ChildRunner()
 
     def __enter__(self) -> Self:
@@ -88,18 +85,19 @@ class SingularityEngine:
 
     def _convert(self, source: str, sif: Path, manifest: CubeManifest, on_line: Callable[[str], None]) -> None:
         on_line(f"converting {source}")
-        partial = sif.with_name(f".{sif.name}.partial")
         sif.parent.mkdir(parents=True, exist_ok=True)
-        command = [self._program, "build", "--force", str(partial), source]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode or not partial.is_file():
-            partial.unlink(missing_ok=True)
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise ImageError(
-                f"the image {manifest.image} of cube {manifest.name} cannot be converted", show_safe(last, 200),
-                "check free space in the storage and in APPTAINER_TMPDIR, and that the image exists",
-            )  # fmt: skip
-        partial.replace(sif)
+        # A name of its own: two runners may convert the same image at once, and the later one wins.
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=sif.parent) as folder:
+            partial = Path(folder) / "image.sif"
+            command = [self._program, "build", "--force", str(partial), source]
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+            if done.returncode or not partial.is_file():
+                last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+                raise ImageError(
+                    f"the image {manifest.image} of cube {manifest.name} cannot be converted", show_safe(last, 200),
+                    "check free space in the storage and in APPTAINER_TMPDIR, and that the image exists",
+                )  # fmt: skip
+            partial.replace(sif)
 
     def run(self, call: TaskCall) -> TaskOutcome:
         """Run one task; see `fedeval.engine.base.Engine`."""
@@ -116,12 +114,32 @@ class SingularityEngine:
         if call.manifest.accelerator_count and has_gpu():
             options.append("--nv")
         for binding in call.invocation.bindings:
-            mode = "ro" if binding.read_only else "rw"
-            options += [
-                "--mount",
-                f'type=bind,"source={binding.host}","destination={binding.inside}",{mode}'.replace(",rw", ""),
-            ]
+            options += _bind(binding)
         return [self._program, *verb, *options, str(sif), *call.invocation.entrypoint, *call.invocation.arguments]
+
+
+def _find_program() -> tuple[str, str]:
+    """Path and version of apptainer or singularity; Debian's `singularity` is a game."""
+    found = "neither apptainer nor singularity on PATH"
+    for program in filter(None, map(shutil.which, ("apptainer", "singularity"))):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            told = subprocess.run(
+                [program, "--version"], capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                timeout=30,
+            ).stdout  # fmt: skip
+            if version := re.match(r"(?:apptainer|singularity\S*) version (\S+)", told):
+                return program, show_safe(version.group(1), 40)
+        found = f"{program} does not tell a version as apptainer does"
+    raise EngineMissingError("Singularity is not installed", found, "install apptainer, or use --platform=docker")
+
+
+def _bind(binding: Binding) -> list[str]:
+    """Options for one mount: in the form that every version knows, unless the path holds what separates its parts."""
+    host, inside = str(binding.host), binding.inside
+    if not set(":,\\") & set(host):
+        return ["--bind", f"{host}:{inside}:{'ro' if binding.read_only else 'rw'}"]
+    quoted = [f'"{part}"' for part in (f"source={host}".replace('"', '""'), f"destination={inside}")]
+    return ["--mount", ",".join(["type=bind", *quoted, *(["ro"] if binding.read_only else [])])]
 
 
 __all__ = ["SingularityEngine"]
