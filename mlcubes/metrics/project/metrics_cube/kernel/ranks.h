@@ -107,8 +107,8 @@ static int hits_mask(const Scene *s, const Surface *target, Point p, const uint6
 }
 
 /* Bounds of one point's distance, or the distance itself; returns 0 instead if it is below the bracket (squared).
-/* Bounds of one point's distance, or the distance itself; returns 0 instead if it is below the bracket (squared). A point
- * that lies surely above the bracket, or so near to a measured one that the bounds are tight, is not measured. */
+ * A point that lies surely above it, or so near to a measured one that the bounds are tight, is not measured. */
+static int bound_point(const Scene *s, const Side *side, Point p, Probe *probe, const double bracket[2], Candidate *c)
 {
     const double square = square_between(s, p, probe->nearest);
     if (square < bracket[0]) return 0;
