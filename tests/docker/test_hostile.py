@@ -24,7 +24,8 @@ import yaml
 
 from fedeval.store import digest_tree
 from tests.cube_factory import BASE, PROGRAM, ROOT, make_cube, medperf_command
-from tests.docker.hostile_cubes import CORPUS, LIMITS, PRELUDE, HostileCube
+from tests.docker.hostile_cubes import CORPUS, LIMITS, HostileCube
+from tests.docker.hostile_programs import PRELUDE
 
 pytestmark = pytest.mark.docker
 

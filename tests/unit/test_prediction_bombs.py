@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -81,7 +82,7 @@ def check(tmp_path: Path) -> Callable[[], PredictionCheck]:
     nib.save(nib.Nifti1Image(MASK, AFFINE), tmp_path / "labels" / "c_final_seg.nii.gz")
 
     def run() -> PredictionCheck:
-        folders = (tmp_path / name for name in ("found", "labels"))
+        folders = (tmp_path / "found", tmp_path / "labels")
         (found,) = check_predictions(*folders, ["c"], resolve_benchmark("1"), tmp_path / "accepted")
         kept = [path.name for path in (tmp_path / "accepted").iterdir()]
         assert kept == (["c.nii.gz"] if found.reason is None else [])
@@ -133,13 +134,13 @@ def test_what_writers_do_is_accepted(tmp_path: Path, check: Callable[[], Predict
 def test_scaled_voxels_are_those_of_nibabel(
     tmp_path: Path, check: Callable[[], PredictionCheck], dtype: type, slope: float, inter: float
 ) -> None:
-    stored = np.asarray(np.round((MASK - inter) / slope), dtype=dtype)
+    stored: Any = np.asarray(np.round((MASK - inter) / slope), dtype=dtype)
     image = nib.Nifti1Image(stored, AFFINE)
     image.header.set_slope_inter(slope, inter)
     data = bytearray(image.to_bytes())
     struct.pack_into("<ff", data, 112, slope, inter)
     (tmp_path / "found" / "c.nii.gz").write_bytes(gzip.compress(bytes(data)))
-    assert np.array_equal(nib.load(tmp_path / "found" / "c.nii.gz").get_fdata(), MASK)
+    assert np.array_equal(nib.Nifti1Image.from_filename(tmp_path / "found" / "c.nii.gz").get_fdata(), MASK)
     assert check().reason is None
     struct.pack_into("<ff", data, 112, slope, inter + 0.25)
     (tmp_path / "found" / "c.nii.gz").write_bytes(gzip.compress(bytes(data)))

@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cube_factory import INFER, ROOT, make_cube, medperf, medperf_command
 
 from fedeval.cube import load_cube
 from fedeval.engine.base import TaskCall
@@ -28,6 +27,7 @@ from fedeval.engine.singularity_engine import SingularityEngine
 from fedeval.errors import EngineMissingError, ImageError
 from fedeval.invocation import build_invocation
 from fedeval.limits import Limits
+from tests.cube_factory import INFER, ROOT, make_cube, medperf, medperf_command
 
 VERSION = "apptainer version 1.4.5"
 
