@@ -261,7 +261,7 @@ def _check_image(path: Path, shape: tuple[int, ...], affine: np.ndarray, labels:
     """Refuse what cannot be scored; the header decides before any voxel is read."""
     with path.open("rb") as file:
         # bgzip makes a member of each 64 KiB; a file of many empty ones would keep a reader busy for hours.
-        content = _PlainBytes(file, 64 + math.prod(shape) // 16384)
+        content = _PlainBytes(file, 64 + _max_bytes(shape) // 16384)
         try:
             header, begun = _load_header(content)
             found_shape = _spatial(header.get_data_shape())
