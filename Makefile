@@ -29,7 +29,8 @@ bench: setup ## every benchmark of tests/bench: ratios against a named peer or f
 	@for file in $$(find tests/bench -name 'bench_*.py' | LC_ALL=C sort); do \
 		echo "== $$file"; PYTHONPATH=".:$$(find mlcubes -type d -name project | paste -s -d :)" .venv/bin/python "$$file" || exit 1; done
 
-clean: ## remove what the demo and the tools wrote; .venv stays
+clean: ## remove what the demo and the tools wrote, images of tests too; .venv stays
+	@docker images -q --filter 'reference=fedeval-test/*' 2>/dev/null | sort -u | xargs -r docker image rm --force >/dev/null 2>&1 || true
 	@rm -rf demo ranking_output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	@find . -path ./.venv -prune -o -type d \( -name __pycache__ -o -name .mypy_cache \) -print0 | xargs -0 -r rm -rf
 

@@ -1,7 +1,7 @@
 """Images of the cubes, built once a session from the local base image."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,19 +30,3 @@ def cube_image() -> Callable[[str], str]:
         return built[name]
 
     return build
-
-
-def _test_images() -> set[str]:
-    shown = subprocess.run(
-        ["docker", "images", "-q", "--filter", "reference=fedeval-test/*"], capture_output=True, text=True
-    )
-    return set(shown.stdout.split())
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _remove_images_of_tests() -> Iterator[None]:
-    """Images that tests built go at the end."""
-    before = _test_images()
-    yield
-    if made := sorted(_test_images() - before):
-        subprocess.run(["docker", "image", "rm", "--force", *made], capture_output=True)
