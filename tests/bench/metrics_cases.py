@@ -1,8 +1,8 @@
 """Seeded synthetic cases in the shape of BraTS for the benchmarks of the metrics cube.
 
 Twelve typical cases: whole tumours of 13 to 245 cm3, nested labels 2 (oedema), 4 (enhancing) and 1 (necrosis) with
-rough borders; the prediction is the same tumour with its borders moved by smooth noise (Dice about 0.75 to 0.95), plus a
-few false-positive islands far away. Edge and adversarial cases beside them.
+rough borders; the prediction is the same tumour with its borders moved by smooth noise (Dice about 0.75 to 0.95),
+plus a few false-positive islands far away. Edge and adversarial cases beside them.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def make_adversarial_cases() -> list[BenchCase]:
 def _place(rng: np.random.Generator, half: int) -> NDArray[np.int64]:
     """Centre of a tumour: inside the brain, its box inside the image."""
     spot = BRAIN_CENTRE + BRAIN_RADII * rng.uniform(-0.45, 0.45, 3)
-    return np.clip(spot.round().astype(int), half // 3, np.array(SHAPE) - half // 3)
+    return np.asarray(np.clip(spot.round().astype(int), half // 3, np.array(SHAPE) - half // 3))
 
 
 def _make_fields(rng: np.random.Generator, half: int) -> list[Field]:

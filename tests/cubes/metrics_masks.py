@@ -1,4 +1,4 @@
-"""Masks for the tests of the metrics cube: drawn ones, random ones, and files."""
+"""Masks for the tests of the metrics: drawn ones, random ones, and the kernel built from today's sources."""
 
 import functools
 import shutil
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 from metrics_cube.build import run_build
@@ -21,11 +20,7 @@ from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
-ROOT = Path(__file__).resolve().parents[2]
-CUBE = ROOT / "mlcubes" / "metrics"
-PROGRAM = CUBE / "project" / "mlcube.py"
 ISOTROPIC: Spacing = (1.0, 1.0, 1.0)
-AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1.0, 0, 239], [0, 0, 1.0, 0], [0, 0, 0, 1]])
 
 
 @functools.cache
@@ -101,18 +96,3 @@ def import_peer(name: str, load: Callable[[str], Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return load(name)
-
-
-def write_mask(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64] = AFFINE) -> Path:
-    """Write a mask as NIfTI-1."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, affine), path)
-    return path
-
-
-def make_labels(seed: int, shape: tuple[int, int, int] = (24, 20, 16)) -> NDArray[np.uint8]:
-    """A small nested tumour with the labels of BraTS."""
-    rng = np.random.default_rng([12, seed])
-    field = ndimage.gaussian_filter(rng.normal(size=shape), 2)
-    cuts = np.quantile(field, [0.7, 0.85, 0.95])
-    return np.asarray(np.array([0, 2, 4, 1], np.uint8)[np.digitize(field, cuts)])

@@ -16,7 +16,8 @@ from metrics_cube.conventions import CONVENTIONS
 from metrics_cube.errors import REASONS, MetricsError
 from metrics_cube.parameters import EXTRA_METRICS, FETS_METRICS, Parameters
 
-from tests.cubes.metrics_masks import CUBE, ISOTROPIC, ROOT, draw, import_peer, make_labels, write_mask
+from tests.cubes.metrics_files import CUBE, ROOT, make_labels, write_mask
+from tests.cubes.metrics_masks import ISOTROPIC, draw, import_peer
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 README = (CUBE / "README.md").read_text(encoding="utf-8")

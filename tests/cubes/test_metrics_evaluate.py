@@ -18,7 +18,7 @@ from metrics_cube.evaluate import run_evaluate
 from metrics_cube.parameters import Parameters, check_parameters, load_parameters
 from metrics_cube.results import format_results, write_results
 
-from tests.cubes.metrics_masks import CUBE, PROGRAM, make_labels, write_mask
+from tests.cubes.metrics_files import CUBE, PROGRAM, make_labels, write_mask
 
 CASES = ["FeTS22_Patient0000", "a b", "x-1.2", "ünï"]
 

@@ -12,7 +12,8 @@ from metrics_cube import kernel_sources, native
 from metrics_cube.build import run_build
 from metrics_cube.hausdorff import compute_hausdorff95
 
-from tests.cubes.metrics_masks import CUBE, ISOTROPIC, build_kernel, iterate_pairs
+from tests.cubes.metrics_files import CUBE
+from tests.cubes.metrics_masks import ISOTROPIC, build_kernel, iterate_pairs
 
 PROJECT = CUBE / "project"
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cubes.metrics_masks import CUBE, PROGRAM, ROOT, make_labels, write_mask
+from tests.cubes.metrics_files import CUBE, PROGRAM, ROOT, make_labels, write_mask
 
 pytestmark = pytest.mark.docker
 
@@ -100,7 +100,7 @@ def test_mlcubes_root_becomes_the_owner_of_the_results(
     shutil.chown(out, 31415, 2718)
     out.chmod(0o755)
     user = shlex.split(MANIFEST["docker"]["cpu_args"])
-    command = ["docker", "run", *user, f"--volume={masks}:/m", f"--volume={out}:/o"]
+    command = ["docker", "run", "--network=none", *user, f"--volume={masks}:/m", f"--volume={out}:/o"]
     arguments = ["evaluate", "--predictions=/m/predictions", "--labels=/m/labels", "--output_path=/o/results.yaml"]
     done = run([*command, image, *arguments])
     assert done.returncode == 0, done.stderr
@@ -165,10 +165,10 @@ def test_medperf_0_1_4_contract(cube_image: BuildImage, masks: Path, expected: b
 def test_image_has_its_kernel_no_compiler_and_a_modest_size(cube_image: BuildImage) -> None:
     image = cube_image("metrics")
     program = "import sys; sys.path.insert(0, '/project'); from metrics_cube import native; print(native.load_kernel())"
-    done = run(["docker", "run", "--rm", "--entrypoint=/opt/venv/bin/python", image, "-c", program])
+    done = run(["docker", "run", "--rm", "--network=none", "--entrypoint=/opt/venv/bin/python", image, "-c", program])
     assert done.returncode == 0, done.stderr
     assert "Kernel object" in done.stdout
-    done = run(["docker", "run", "--rm", "--entrypoint=/bin/sh", image, "-c", "command -v gcc cc"])
+    done = run(["docker", "run", "--rm", "--network=none", "--entrypoint=/bin/sh", image, "-c", "command -v gcc cc"])
     assert done.returncode != 0
     size_mb = int(run(["docker", "image", "inspect", "--format={{.Size}}", image]).stdout) / 1e6
     print(f"{image}: {size_mb:.0f} MB")
@@ -178,7 +178,16 @@ def test_image_has_its_kernel_no_compiler_and_a_modest_size(cube_image: BuildIma
 def test_errors_are_one_line_with_their_exit_code(cube_image: BuildImage, masks: Path, tmp_path: Path) -> None:
     image = cube_image("metrics")
     out = make_open_folder(tmp_path / "out")
-    command = ["docker", "run", "--rm", f"--volume={masks}:/m:ro", f"--volume={out}:/o", image, "evaluate"]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network=none",
+        f"--volume={masks}:/m:ro",
+        f"--volume={out}:/o",
+        image,
+        "evaluate",
+    ]
     done = run([*command, "--predictions=/m/predictions", "--labels=/nowhere", "--output_path=/o/r.yaml"])
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     done = run([*command, "--predictions=/m/predictions", "--labels=/m/labels", "--output_path=/r/r.yaml"])
