@@ -68,7 +68,7 @@ CORPUS = (
     HostileCube(
         "network",
         "connects to listeners of the test: on the host's loopback by address and by name, in another network "
-        "namespace, on an abstract socket, on a socket left among the images; asks the engine's socket; a raw one",
+        "namespace, on an abstract socket, on a socket left among the images; tries the engine's socket and a raw one",
         "No listener was reached; only `lo` is there. Sockets, pipes and devices among prepared images are not given "
         "to a model.",
         NETWORK,
