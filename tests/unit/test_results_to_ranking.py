@@ -16,10 +16,9 @@ def test_the_script_of_the_page_makes_ranking_input(tmp_path: Path) -> None:
     regions = ("WT", "TC", "ET")
     for model, dice in (("good-0a1b2c3d", 0.9), ("weak-4e5f6a7b", 0.5)):
         for site in ("site1-11111111", "site2-22222222"):
-            row: dict[str, object] = {f"Dice_{region}": dice for region in regions} | {
-                f"Hausdorff95_{region}": 10 * (1 - dice) for region in regions
-            }
-            row |= {"status": "ok", "missing_pred": False}
+            row: dict[str, object] = {"status": "ok", "missing_pred": False}
+            row.update({f"Dice_{region}": dice for region in regions})
+            row.update({f"Hausdorff95_{region}": 10 * (1 - dice) for region in regions})
             folder = tmp_path / "results" / "fets" / model / site
             folder.mkdir(parents=True)
             (folder / "results.yaml").write_text(yaml.safe_dump({"case 1": row, "case 2": row}))
