@@ -198,7 +198,7 @@ def test_a_dataset_that_is_damaged_stops_before_any_submission(dataset: Path, tm
 
 OVERLAP = """
 print("BEGIN model", time.time(), flush=True)
-time.sleep(1)
+time.sleep(0.6)
 for case in CASES: write(case)
 print("END model", time.time(), flush=True)
 """

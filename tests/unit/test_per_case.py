@@ -78,8 +78,7 @@ def test_per_case_the_limit_that_is_recorded_belongs_to_its_case(dataset: Path, 
     assert isinstance(outcome.error, TimeLimitError) and CASES[0] in outcome.error.what
 
 
-@pytest.mark.parametrize("read_ahead", [False, True])
-@pytest.mark.parametrize("bad", CASES)
+@pytest.mark.parametrize(("bad", "read_ahead"), [(CASES[0], False), (CASES[1], True), (CASES[2], False)])
 def test_batch_goes_on_and_blames_only_the_bad_case(dataset: Path, tmp_path: Path, bad: str, read_ahead: bool) -> None:
     """Also a model that reads all cases first, where what was opened last says nothing."""
     model = bad_model(tmp_path / "m", {bad: CRASH}, read_ahead)
@@ -125,15 +124,15 @@ def test_stop_is_the_default_of_test_and_continue_of_run(dataset: Path, tmp_path
 
 
 def test_total_budget_holds_over_all_containers_of_a_batch(dataset: Path, tmp_path: Path) -> None:
-    """Budget 6 s: the bad case takes 1.2 s twice, then a case hangs: no fourth container, no second more."""
-    model = bad_model(tmp_path / "m", {CASES[1]: "time.sleep(1.2); sys.exit(1)", CASES[2]: HANG})
-    benchmark = write_benchmark(tmp_path / "b", {"per_case_s": 2})
+    """Budget 4.5 s: the bad case takes 0.8 s twice, then a case hangs: no fourth container, no second more."""
+    model = bad_model(tmp_path / "m", {CASES[1]: "time.sleep(0.8); sys.exit(1)", CASES[2]: HANG})
+    benchmark = write_benchmark(tmp_path / "b", {"per_case_s": 1.5})
     outcome = run_in_process(benchmark, model, dataset, tmp_path / "s", go_on=True)
     assert states(outcome) == ["ok", "crashed", "timeout"]
     walls = infer_walls(outcome)
-    assert len(walls) == 3 and 6 <= sum(walls) < 8
+    assert len(walls) == 3 and 4.5 <= sum(walls) < 6.5
     limit = outcome.record["outcome"]["limit"]
-    assert (limit["name"], limit["case"]) == ("time", CASES[2]) and limit["limit"] < 4
+    assert (limit["name"], limit["case"]) == ("time", CASES[2]) and limit["limit"] < 3
 
 
 def test_when_the_budget_ends_no_other_container_is_started(dataset: Path, tmp_path: Path) -> None:
@@ -222,7 +221,7 @@ def test_the_case_at_work(tmp_path: Path, opened: str, finished: str, expected: 
     assert watch.running_case([]) is None
 
 
-@pytest.mark.parametrize("content", ["b''", "gzip.compress(bytes(head))[:60]", "bytes(head)[:5000]"])
+@pytest.mark.parametrize("content", ["b''", "gzip.compress(bytes(head))[:60]"])
 def test_a_prediction_that_was_only_begun_is_unfinished_not_invalid(
     dataset: Path, tmp_path: Path, content: str
 ) -> None:

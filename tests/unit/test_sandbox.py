@@ -19,8 +19,8 @@ from fedeval.engine.base import Breach, TaskCall, TaskOutcome
 from fedeval.engine.process_engine import ProcessEngine
 from fedeval.invocation import build_invocation
 from fedeval.limits import Limits
-from tests.cube_factory import INFER, make_cube, medperf
-from tests.runner_cases import processes_of, write_benchmark
+from tests.cube_factory import INFER, make_cube
+from tests.runner_cases import processes_of, run_in_process, write_benchmark
 
 PROBE = """
 import errno, json, os, socket, sys, threading, time
@@ -259,18 +259,19 @@ def test_two_tasks_at_the_same_time_do_not_end_each_other(tmp_path: Path) -> Non
     assert done["short"].ok and done["long"].ok and done["long"].wall_s >= 1.2
 
 
-def test_without_bubblewrap_it_says_what_is_not_enforced(dataset: Path, tmp_path: Path) -> None:
+def test_without_bubblewrap_it_says_what_is_not_enforced(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the record of the run, and therefore in the report; the numbers are the same."""
-    model = make_cube(tmp_path / "m")
-    command = ("--platform=process", f"--storage={tmp_path}/s", "test", "-b", write_benchmark(tmp_path / "b"),
-               "--allow-foreign-code", "-d", dataset, "-m", model, "--json")  # fmt: skip
-    with_it, without = medperf(*command), medperf(*command, env={"PATH": "/nonexistent"})
-    assert without.returncode == with_it.returncode == 0, without.stderr + with_it.stderr
-    said = [json.loads(done.stdout)["engine"]["not_enforced"] for done in (with_it, without)]
+    model, benchmark = make_cube(tmp_path / "m"), write_benchmark(tmp_path / "b")
+    with_it = run_in_process(benchmark, model, dataset, tmp_path / "with")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    sandbox.find_bubblewrap.cache_clear()
+    without = run_in_process(benchmark, model, dataset, tmp_path / "without")
+    said = [outcome.record["engine"]["not_enforced"] for outcome in (with_it, without)]
     assert set(ISOLATED) <= set(said[1]) and "memory of all processes together" in said[1]
-    if shutil.which("bwrap"):
-        assert not set(ISOLATED) & set(said[0])
-        assert json.loads(with_it.stdout)["results"] == json.loads(without.stdout)["results"]
+    assert with_it.results == without.results
+    assert ("network isolation" in said[0]) == (shutil.which("bwrap", path=os.defpath) is None)
 
 
 def test_bubblewrap_that_may_make_no_namespaces_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import docker
@@ -137,8 +138,8 @@ class _End:
                         break
                     # It outlived the loss, or only the waiting took too long: how it ends is its own doing.
                     silent_since, self.connection_lost = None, False
-                self._api.wait(self._container, timeout=3600)
-                self.by_engine = _was_told_to_end(self._api, self._container)
+                exit_code = int(self._api.wait(self._container, timeout=3600)["StatusCode"])
+                self.by_engine = _was_told_to_end(self._api, self._container, exit_code)
                 break
             except NotFound:
                 break
@@ -149,10 +150,13 @@ class _End:
         self.event.set()
 
 
-def _was_told_to_end(api: docker.APIClient, container: str) -> bool:
+def _was_told_to_end(api: docker.APIClient, container: str, exit_code: int) -> bool:
     """Whether the engine sent the container a signal, as it does when it shuts down; nothing inside can cause that."""
+    finished = str(api.inspect_container(container)["State"]["FinishedAt"])
+    # By the engine's clock, which may be another than ours. The event comes a few milliseconds before or after the end.
+    until = datetime.fromisoformat(finished).timestamp() + (0.3 if exit_code > 128 else 0.02)
     wanted = {"container": container, "event": "kill"}
-    with contextlib.closing(api.events(since=1, until=f"{time.time():.6f}", filters=wanted)) as told:  # type: ignore[call-overload]
+    with contextlib.closing(api.events(since=1, until=f"{until:.6f}", filters=wanted)) as told:  # type: ignore[call-overload]
         return any(event.strip() for event in told)
 
 
