@@ -18,7 +18,8 @@ from metrics_cube.counts import (
 )
 from metrics_cube.native import Kernel
 from metrics_cube.parameters import EXTRA_METRICS, FETS_METRICS, Parameters
-from metrics_cube.scores import LabelImage, compute_case, compute_penalty
+from metrics_cube.scores import RegionImage, compute_case, compute_penalty
+from metrics_cube.voxel_sets import find_voxels
 
 from tests.cubes.metrics_masks import Mask, choose_kernel, draw, iterate_pairs, make_header, score_natively
 
@@ -100,13 +101,13 @@ def test_conventions_on_the_grid_of_fets(name: str, way: str) -> None:
     assert list(row.values()) == pytest.approx(list(expected), abs=1e-8, nan_ok=True)
 
 
-def make_images(reference: Mask, prediction: Mask, kernel: Kernel | None) -> tuple[LabelImage, LabelImage]:
+def make_images(reference: Mask, prediction: Mask, kernel: Kernel | None) -> tuple[RegionImage, RegionImage]:
     table = np.zeros(256, np.uint8)
     table[1] = 1
-    images = [LabelImage(np.asarray(mask, np.uint8, order="F"), table) for mask in (reference, prediction)]
-    if kernel is not None:
-        images = [kernel.pack(image.voxels, table, 1) for image in images]  # type: ignore[misc]
-    return images[0], images[1]
+    labels = [np.asarray(mask, np.uint8, order="F") for mask in (reference, prediction)]
+    if kernel is None:
+        return find_voxels(labels[0], table), find_voxels(labels[1], table)
+    return kernel.pack(labels[0], table, 1), kernel.pack(labels[1], table, 1)
 
 
 def test_penalty_row_is_that_of_the_fets_container() -> None:

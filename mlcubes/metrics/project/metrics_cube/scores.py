@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from metrics_cube import counts
 from metrics_cube.conventions import CONVENTIONS
 from metrics_cube.counts import Confusion
-from metrics_cube.hausdorff import Spacing, compute_hausdorff95
+from metrics_cube.hausdorff import Hausdorff95, ScoredPair, Spacing
 from metrics_cube.header import Header
-from metrics_cube.labels import IDENTITY, Bits, compute_region_bits
+from metrics_cube.labels import IDENTITY, compute_region_bits
 from metrics_cube.lesions import LesionScores, compute_lesion_scores
 from metrics_cube.mask_file import Mask
 from metrics_cube.native import Kernel, PackedImage
 from metrics_cube.parameters import Parameters
 from metrics_cube.surfels import SurfelDistances, compute_surfel_distances
+from metrics_cube.voxel_sets import VoxelSet, find_voxels
 
 Row = dict[str, float | int]
 
@@ -40,27 +41,8 @@ class RegionImage(Protocol):
         """The mask of one region, in the image's shape."""
 
 
-@dataclass(frozen=True)
-class LabelImage:
-    """One image of labels as bytes, and which regions each byte value belongs to: a `RegionImage` without the kernel.
-
-    Attributes
-    ----------
-    voxels : ndarray of uint8, 3-D
-    table : ndarray of uint8, shape (256,)
-        Bit r is set where the value belongs to region r.
-    """
-
-    voxels: Bits
-    table: Bits
-
-    def compute_region(self, index: int) -> NDArray[np.bool_]:
-        """The mask of one region."""
-        return (self.table >> index & 1).astype(bool)[self.voxels]
-
-
-def compute_region_image(mask: Mask, parameters: Parameters, kernel: Kernel | None) -> LabelImage | PackedImage:
-    """What is to be scored of a mask; with the kernel the mask itself is not needed after that.
+def compute_region_image(mask: Mask, parameters: Parameters, kernel: Kernel | None) -> VoxelSet | PackedImage:
+    """What is to be scored of a mask; the mask itself is not needed after that.
 
     Raises
     ------
@@ -72,8 +54,8 @@ def compute_region_image(mask: Mask, parameters: Parameters, kernel: Kernel | No
         table = parameters.byte_table
     else:
         voxels = compute_region_bits(voxels, parameters.regions, header.slope, header.inter, kernel)
-    image = LabelImage(voxels.view(np.uint8), table)
-    return image if kernel is None else kernel.pack(image.voxels, table, len(parameters.regions))
+    labels = voxels.view(np.uint8)
+    return find_voxels(labels, table) if kernel is None else kernel.pack(labels, table, len(parameters.regions))
 
 
 @dataclass(frozen=True)
@@ -137,7 +119,7 @@ def compute_case(
     Parameters
     ----------
     reference, prediction : RegionImage
-        On the same grid; both packed (`PackedImage`) where a kernel is given.
+        On the same grid: both a `PackedImage` where a kernel is given, else both a `VoxelSet`.
     header : Header
         Of the reference: its spacing measures the distances.
     parameters : Parameters
@@ -170,14 +152,14 @@ def _compute_pairs(
         for index, (confusion, (pooled, direct)) in enumerate(zip(confusions, distances, strict=True)):
             yield RegionPair(images, index, spacing_mm, confusion, pooled, direct)
         return
+    assert isinstance(first, VoxelSet) and isinstance(second, VoxelSet)
+    pair = ScoredPair(first, second, spacing_mm)
     for index in range(len(parameters.regions)):
-        reference, prediction = (image.compute_region(index) for image in images)
-        confusion = counts.compute_confusion(reference, prediction)
-        pooled = direct = math.nan
+        confusion = pair.compute_confusion(index)
+        distance = Hausdorff95(math.nan, math.nan)
         if definitions and confusion.state == "both_present":
-            distance = compute_hausdorff95(reference, prediction, spacing_mm, directed=directed)
-            pooled, direct = distance.pooled, distance.directed
-        yield RegionPair(images, index, spacing_mm, confusion, pooled, direct)
+            distance = pair.compute_hausdorff95(index, directed)
+        yield RegionPair(images, index, spacing_mm, confusion, distance.pooled, distance.directed)
 
 
 def name_metric(metric: str, parameters: Parameters) -> list[tuple[str, float]]:
