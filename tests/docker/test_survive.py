@@ -215,8 +215,11 @@ STEPS: dict[str, tuple[str, str, int]] = {
 """Step -> program of the model, of the metrics cube, and bytes that are left when one of them waits."""
 
 
-def drive(runner: subprocess.Popen[str], storage: Path, at_wait: Callable[[], None]) -> str:
-    """Let what waits go on after `at_wait`; stderr at the end."""
+def drive(asked: tuple[str | Path, ...], storage: Path, at_wait: Callable[[], None]) -> tuple[int, str]:
+    """Run a command and let what waits go on after `at_wait`; exit code and stderr."""
+    for old in [*storage.rglob("waiting"), *storage.rglob("go")]:
+        old.unlink()
+    runner = start(*asked)
 
     def look() -> bool:
         with suppress(FileNotFoundError):  # folders come and go while they are looked through
@@ -227,7 +230,7 @@ def drive(runner: subprocess.Popen[str], storage: Path, at_wait: Callable[[], No
         return runner.poll() is not None
 
     wait_until(look, 90)
-    return runner.communicate()[1]
+    return runner.returncode, runner.communicate()[1]
 
 
 @pytest.mark.parametrize("step", sorted(STEPS))
@@ -238,19 +241,17 @@ def test_disk_full(dataset: Path, tmp_path: Path, step: str, small_masks: bytes,
     benchmark = write_benchmark(tmp_path / "b", {"output_mb": 3}, WAIT + metrics + WRITE_SCORES)
     with small_disk(tmp_path / "s", 8) as disk:
         asked = command(disk, benchmark, dataset, model)
-        runner = start(*asked)
-        stderr = drive(runner, disk, lambda: fill(disk, leave))
-        one_error(runner.returncode, 51, stderr)
+        code, stderr = drive(asked, disk, lambda: fill(disk, leave))
+        one_error(code, 51, stderr)
         assert "disk is full" in stderr or "disk of the storage" in stderr
         assert not published(disk) and not published(disk, "run.json") and not list((disk / "tmp").iterdir())
         assert not list(disk.rglob("*.partial"))
         (disk / "filler").unlink()
-        runner = start(*asked)
-        stderr = drive(runner, disk, lambda: None)
-        assert runner.returncode == 0, stderr
+        code, stderr = drive(asked, disk, lambda: None)
+        assert code == 0, stderr
         found = published(disk)[0].read_bytes()
         assert leftovers(disk) == []
-        assert len(begun(log_texts(disk))) == (2 if step == "model output" else 1), "something complete was repeated"
+        assert len(log_texts(disk)) == (2 if step == "model output" else 1), "something complete was repeated"
     assert found == (small_masks if step != "keeping predictions" else big_masks)
     assert containers_of(tmp_path) == []
 
@@ -317,14 +318,12 @@ def test_data_damaged_while_a_model_runs_are_not_its_fault(dataset: Path, tmp_pa
         os.truncate(image, len(content) // 2)
 
     asked = command(tmp_path / "s", benchmark, copy, model)
-    runner = start(*asked)
-    stderr = drive(runner, tmp_path / "s", cut)
-    one_error(runner.returncode, 14, stderr)
+    code, stderr = drive(asked, tmp_path / "s", cut)
+    one_error(code, 14, stderr)
     assert "not what was prepared" in stderr and not published(tmp_path / "s")
     image.write_bytes(content)
-    runner = start(*asked)
-    stderr = drive(runner, tmp_path / "s", lambda: None)
-    assert runner.returncode == 0, stderr
+    code, stderr = drive(asked, tmp_path / "s", lambda: None)
+    assert code == 0, stderr
     assert published(tmp_path / "s")[0].read_bytes() == small_masks
 
 
