@@ -110,6 +110,8 @@ def check_grid(header: Header, expected: Header, tolerance_mm: float) -> None:
     if header.shape != expected.shape:
         found, wanted = ("x".join(str(n) for n in shape) for shape in (header.shape, expected.shape))
         raise InvalidMask("shape_differs", f"found {found}, expected {wanted}")
+    if (header.affine, header.spacing_mm) == (expected.affine, expected.spacing_mm):
+        return
     delta = [[a - b for a, b in zip(*rows, strict=True)] for rows in zip(header.affine, expected.affine, strict=True)]
     corners = itertools.product(*((0, n - 1) for n in header.shape))
     shift_mm = max(math.hypot(*(sum(map(mul, row, (*corner, 1))) for row in delta)) for corner in corners)

@@ -88,10 +88,13 @@ static void try_tile(const Scene *s, const Surface *target, const Box *box, Poin
 {
     const int aside = outside(p.x, box->low.x, box->high.x), x = p.x < box->low.x ? p.x + aside : p.x - aside;
     const double square_x = s->square_x[aside];
+    const double least_y = s->square_y[outside(p.y, box->low.y, box->high.y)];
     for (int z = box->low.z; z <= box->high.z; z++) {
+        const double square_z = s->square_z[abs(z - p.z)];
+        if (add(s, square_x, least_y, square_z) >= *best) continue;
         const uint64_t *row = target->bits + find_row(s, box->low.y, z);
         for (int y = box->low.y; y <= box->high.y; y++, row += s->box_words + 1) {
-            const double square_y = s->square_y[abs(y - p.y)], square_z = s->square_z[abs(z - p.z)];
+            const double square_y = s->square_y[abs(y - p.y)];
             if (add(s, square_x, square_y, square_z) >= *best) continue;
             int direction, steps = nearest_in_view(view_row(row, x), &direction);
             if (steps > VIEW) steps = nearest_in_row(row, s->box_words, x, &direction);

@@ -48,11 +48,14 @@ int metrics_score(const uint64_t *bits[2], const int32_t *numbers[2], const int6
         find_box(&scene);
         make_ring(&scene, spacing);
     }
+    uint64_t *room = NULL;
     for (int r = 0; r < regions && !failed; r++) {
         count_region(&scene, r, counts + 3 * r);
-        if (wanted && counts[3 * r + 1] && counts[3 * r + 2])
-            failed = score_region(&scene, r, wanted > 1, distances + 2 * r);
+        if (!wanted || !counts[3 * r + 1] || !counts[3 * r + 2]) continue;
+        if (!room) room = calloc(2 * (size_t)scene.room, sizeof *room);
+        failed = !room || score_region(&scene, r, wanted > 1, room, distances + 2 * r);
     }
+    free(room);
     free_scene(&scene);
     return failed ? NO_MEMORY : DONE;
 }

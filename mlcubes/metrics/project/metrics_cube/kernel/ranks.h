@@ -212,16 +212,16 @@ static int find_quantile(const Scene *s, const Side *sides, int n_sides, double 
     return DONE;
 }
 
-/* Both definitions for one region whose masks are not empty: distances[0] is P, distances[1] is D. */
-static int score_region(const Scene *s, int region, int directed, double distances[2])
+/* Both definitions for one region whose masks are not empty: distances[0] is P, distances[1] is D. `room` holds two
+ * surfaces; it is zero before and after. */
+static int score_region(const Scene *s, int region, int directed, uint64_t *room, double distances[2])
 {
-    uint64_t *room = malloc(2 * (size_t)s->room * sizeof *room);
     Surface both[2] = {{.image = &s->images[0], .bits = room}, {.image = &s->images[1], .bits = room + s->room}};
     Side sides[2] = {{.from = &both[0], .target = &both[1]}, {.from = &both[1], .target = &both[0]}};
-    int failed = !room;
+    int failed = 0;
     for (int m = 0; m < 2 && !failed; m++) {
-        find_surface(s, region, &both[m]);
-        failed = find_tiles(s, &both[m]);
+        failed = make_surface(s, &both[m]);
+        if (!failed) find_surface(s, region, &both[m]);
     }
     for (int m = 0; m < 2 && !failed; m++) failed = list_points(s, &sides[m]);
     failed = failed || find_quantile(s, sides, 2, &distances[0]);
@@ -231,12 +231,10 @@ static int score_region(const Scene *s, int region, int directed, double distanc
         distances[1] = failed ? 0 : there > back ? there : back;
     }
     for (int m = 0; m < 2; m++) {
-        free(both[m].tiles);
-        free(both[m].tile_number);
-        free(both[m].tile_squares);
+        if (!failed) clear_surface(s, &both[m]);
+        free_surface(&both[m]);
         free(sides[m].words);
         free(sides[m].probes);
     }
-    free(room);
     return failed ? NO_MEMORY : DONE;
 }

@@ -124,62 +124,77 @@ static int highest(const uint64_t *row, int words)
     return NONE;
 }
 
-/* Voxels of a region with a background 6-neighbour. */
+static int make_surface(const Scene *s, Surface *surface)
+{
+    surface->across = (s->width + TILE - 1) / TILE;
+    const size_t all = (size_t)surface->across * (size_t)(s->nz / TILE + 1);
+    surface->number = malloc(all * sizeof *surface->number);
+    surface->tiles = malloc(all * sizeof *surface->tiles);
+    surface->tile_squares = malloc(all * sizeof *surface->tile_squares);
+    surface->tile_number = malloc((size_t)surface->image->rows * sizeof *surface->tile_number);
+    for (size_t i = 0; surface->number && i < all; i++) surface->number[i] = NONE;
+    return surface->number && surface->tiles && surface->tile_squares && surface->tile_number ? DONE : NO_MEMORY;
+}
+
+static void free_surface(Surface *surface)
+{
+    free(surface->number);
+    free(surface->tiles);
+    free(surface->tile_squares);
+    free(surface->tile_number);
+}
+
+/* Note a row of the surface in the box of its tile. Rows come with z rising, and y rising in each z. */
+static int32_t grow_tile(Surface *surface, int y, int z, int first, int last)
+{
+    int32_t *number = &surface->number[z / TILE * surface->across + y / TILE];
+    if (*number == NONE) {
+        *number = surface->tile_count++;
+        surface->tiles[*number] = (Box){{first, y, z}, {last, y, z}};
+        surface->any = (Point){first, y, z};
+    }
+    Box *box = &surface->tiles[*number];
+    if (first < box->low.x) box->low.x = first;
+    if (last > box->high.x) box->high.x = last;
+    if (y < box->low.y) box->low.y = y;
+    if (y > box->high.y) box->high.y = y;
+    box->high.z = z;
+    return *number;
+}
+
+/* Voxels of a region with a background 6-neighbour, into bits that are zero. */
 static void find_surface(const Scene *s, int region, Surface *surface)
 {
     const Image *image = surface->image;
-    memset(surface->bits, 0, (size_t)s->room * sizeof *surface->bits);
+    const int skipped = s->origin.x; /* empty words at the start of each row */
     for (int row = 1; row < image->rows; row++) {
         const uint64_t *here = region_row(s, image, row, region);
-        if (lowest(here, s->words) == NONE) continue;
+        const int first = lowest(here, s->words);
+        surface->tile_number[row] = NONE;
+        if (first == NONE) continue;
+        /* The ends of a row have no neighbour on one side: they are always part of the surface. */
+        const int last = highest(here, s->words) - 64 * skipped;
+        surface->tile_number[row] = grow_tile(surface, image->y[row], image->z[row], first - 64 * skipped, last);
         const int32_t *map = image->map + image->place[row];
         const uint64_t *left = region_row(s, image, map[-1], region), *right = region_row(s, image, map[1], region);
         const uint64_t *before = region_row(s, image, map[-(s->ny + 2)], region);
         const uint64_t *behind = region_row(s, image, map[s->ny + 2], region);
-        uint64_t *out = surface->bits + find_row(s, image->y[row], image->z[row]);
-        for (int w = s->origin.x; w < s->origin.x + s->box_words; w++) {
+        uint64_t *out = surface->bits + find_row(s, image->y[row], image->z[row]) - skipped;
+        for (int w = first / 64; w <= last / 64 + skipped; w++) {
             const uint64_t below = here[w] << 1 | (w ? here[w - 1] >> 63 : 0);
             const uint64_t above = here[w] >> 1 | (w + 1 < s->words ? here[w + 1] << 63 : 0);
-            *out = here[w] & ~(below & above & left[w] & right[w] & before[w] & behind[w]);
-            surface->size += count_bits(*out++);
+            out[w] = here[w] & ~(below & above & left[w] & right[w] & before[w] & behind[w]);
+            surface->size += count_bits(out[w]);
         }
     }
 }
 
-/* Bounding boxes of the surface's voxels in every tile of TILE x TILE rows. */
-static int find_tiles(const Scene *s, Surface *surface)
+/* Make the bits zero again: few rows hold any. */
+static void clear_surface(const Scene *s, const Surface *surface)
 {
     const Image *image = surface->image;
-    const int across = s->ny / TILE + 1, all = across * (s->nz / TILE + 1);
-    int32_t *number = malloc((size_t)all * sizeof *number);
-    surface->tiles = malloc((size_t)all * sizeof *surface->tiles);
-    surface->tile_number = malloc((size_t)image->rows * sizeof *surface->tile_number);
-    surface->tile_squares = malloc((size_t)all * sizeof *surface->tile_squares);
-    if (!number || !surface->tiles || !surface->tile_number || !surface->tile_squares) {
-        free(number);
-        return NO_MEMORY;
-    }
-    for (int i = 0; i < all; i++) number[i] = NONE;
     for (int row = 1; row < image->rows; row++) {
-        const int y = image->y[row], z = image->z[row];
-        const uint64_t *bits = surface->bits + find_row(s, y, z);
-        const int first = lowest(bits, s->box_words);
-        surface->tile_number[row] = NONE;
-        if (first == NONE) continue;
-        const int last = highest(bits, s->box_words), tile = z / TILE * across + y / TILE;
-        if (number[tile] == NONE) {
-            number[tile] = surface->tile_count++;
-            surface->tiles[number[tile]] = (Box){{first, y, z}, {last, y, z}};
-            surface->any = (Point){first, y, z};
-        }
-        surface->tile_number[row] = number[tile];
-        Box *box = &surface->tiles[number[tile]]; /* rows come with z rising, and y rising in each z */
-        if (first < box->low.x) box->low.x = first;
-        if (last > box->high.x) box->high.x = last;
-        if (y < box->low.y) box->low.y = y;
-        if (y > box->high.y) box->high.y = y;
-        box->high.z = z;
+        uint64_t *out = surface->bits + find_row(s, image->y[row], image->z[row]);
+        if (surface->tile_number[row] != NONE) memset(out, 0, (size_t)s->box_words * sizeof *out);
     }
-    free(number);
-    return DONE;
 }

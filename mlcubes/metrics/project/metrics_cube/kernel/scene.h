@@ -54,8 +54,9 @@ typedef struct {                       /* the surface of one region in one image
     uint64_t *bits;                    /* see find_row */
     int64_t size;
     Box *tiles;                        /* of TILE x TILE rows, with the bounding box of their voxels */
-    int tile_count;
-    int32_t *tile_number;              /* of each row, or NONE */
+    int tile_count, across;            /* across: tiles side by side along y */
+    int32_t *number;                   /* of the tile at each place, or NONE */
+    int32_t *tile_number;              /* of the tile of each row of the image, or NONE */
     double *tile_squares;              /* room for one number each */
     Point any;                         /* one of its voxels */
 } Surface;
