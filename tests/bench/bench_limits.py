@@ -4,7 +4,8 @@
 
 1. Time from the breach to the container gone (engine and kernel asked), p50 and maximum, for the limits of time, memory
    and output. The program notes the moment right before it crosses the limit; for time it is start plus budget.
-2. A container with all limits against plain `docker run` of the same image and program, as a ratio.
+2. A container with all limits against plain `docker run` of the same image and program, as a ratio of the whole call:
+   with a program that does nothing, and with one that computes and writes for a while.
 3. What `--per-case` costs a case: `medperf test` with one container a case against one for all.
 """
 
@@ -38,7 +39,8 @@ PROGRAMS = {
     "time.sleep(600)",
     "output": f"open(OUT + '/a', 'wb').write(bytes(7 << 20)); {NOTE}; open(OUT + '/b', 'wb').write(bytes(4 << 20)); "
     "time.sleep(600)",
-    "none": "print('done')",
+    "nothing": "print('done')",
+    "work": "sum(i * i for i in range(12_000_000)); open(OUT + '/a', 'wb').write(os.urandom(6 << 20))",
 }
 BUDGET_S = 1.0
 
@@ -82,20 +84,25 @@ def measure_breach(bench: Bench, name: str, repetitions: int) -> None:
     print(f"breach of {name:6} to container gone: p50 {p50_s:.2f} s, max {max_s:.2f} s, n={len(times)}")
 
 
-def measure_overhead(bench: Bench, repetitions: int) -> None:
+def measure_overhead(bench: Bench, name: str, repetitions: int) -> None:
     """Print what all limits together add to a plain container."""
     limited, plain = [], []
     command = ["docker", "run", "--rm", f"--volume={bench.work / 'data'}:/in", f"--volume={bench.work}:/out",
-               bench.images["none"].digest, "infer", "--data_path=/in", "--output_path=/out"]  # fmt: skip
+               bench.images[name].digest, "infer", "--data_path=/in", "--output_path=/out"]  # fmt: skip
     for _ in range(repetitions):
         started = time.perf_counter()
-        bench.run("none", 60.0)
+        outcome, *_ = bench.run(name, 60.0)
+        if not outcome.ok:
+            sys.exit(f"{name}: {outcome}")
         limited.append(time.perf_counter() - started)
         started = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         plain.append(time.perf_counter() - started)
     all_s, plain_s = statistics.median(limited), statistics.median(plain)
-    print(f"all limits {all_s:.2f} s, plain docker run {plain_s:.2f} s: ratio {all_s / plain_s:.2f}, n={repetitions}")
+    print(
+        f"all limits {all_s:.2f} s, plain docker run {plain_s:.2f} s: ratio {all_s / plain_s:.2f} "
+        f"(program: {name}), n={repetitions}"
+    )
 
 
 def measure_per_case(work: Path, repetitions: int) -> None:
@@ -126,7 +133,8 @@ def main() -> None:
         bench = Bench(engine, work)
         for name in ("time", "memory", "output"):
             measure_breach(bench, name, repetitions)
-        measure_overhead(bench, repetitions)
+        for name in ("nothing", "work"):
+            measure_overhead(bench, name, repetitions)
         measure_per_case(work, max(repetitions // 4, 1))
 
 

@@ -1,6 +1,6 @@
 """Overhead of the runner: time of `medperf test` minus the time of the bare tasks, as a ratio to the bare tasks.
 
-    python tests/bench/bench_runner.py [--quick]
+    python tests/bench/bench_runner.py [--quick] [--platform=process]
 
 The floor in the same run is what the tasks cost without fedeval: the cubes' own programs for the process engine, plain
 `docker run` of the same images for docker. Both sides do all of it: prepare, sanity_check, statistics, infer, evaluate,
@@ -106,9 +106,15 @@ def main() -> None:
     """Measure each engine that is at hand."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="small cases, once")
-    quick = parser.parse_args().quick
-    engines = ["process"]
-    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+    parser.add_argument("--platform", choices=["process", "docker"], help="this one alone")
+    asked = parser.parse_args()
+    quick = asked.quick
+    engines = [asked.platform or "process"]
+    if (
+        not asked.platform
+        and shutil.which("docker")
+        and subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+    ):
         engines.append("docker")
     with tempfile.TemporaryDirectory(prefix="bench-runner-") as work:
         for platform in engines:

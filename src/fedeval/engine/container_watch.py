@@ -152,9 +152,11 @@ class _End:
 
 def _was_told_to_end(api: docker.APIClient, container: str, exit_code: int) -> bool:
     """Whether the engine sent the container a signal, as it does when it shuts down; nothing inside can cause that."""
-    finished = str(api.inspect_container(container)["State"]["FinishedAt"])
+    state = api.inspect_container(container)["State"]
+    if state.get("OOMKilled"):
+        return False
     # By the engine's clock, which may be another than ours. The event comes a few milliseconds before or after the end.
-    until = datetime.fromisoformat(finished).timestamp() + (0.3 if exit_code > 128 else 0.02)
+    until = datetime.fromisoformat(str(state["FinishedAt"])).timestamp() + (0.3 if exit_code > 128 else 0.02)
     wanted = {"container": container, "event": "kill"}
     with contextlib.closing(api.events(since=1, until=f"{until:.6f}", filters=wanted)) as told:  # type: ignore[call-overload]
         return any(event.strip() for event in told)
