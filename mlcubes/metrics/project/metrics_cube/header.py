@@ -4,6 +4,7 @@ Rules follow the NIfTI-1 and NIfTI-2 standards and agree with nibabel on which a
 qform, else spacing alone); nibabel itself is not imported because its start-up costs more than a whole case.
 """
 
+import functools
 import math
 import struct
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ _FIELDS_2 = {
 }  # fmt: skip
 
 
+@functools.lru_cache(maxsize=64)
 def load_header(data: bytes) -> Header:
-    """Read and check the header at the start of a file.
+    """Read and check the header at the start of a file; the files of a study often share one.
 
     Parameters
     ----------

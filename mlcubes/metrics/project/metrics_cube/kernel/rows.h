@@ -11,26 +11,33 @@ static int any_label(const uint8_t *labels, int64_t n)
     return any;
 }
 
+/* Spread eight labels, or less at the end of a row, to one bit each per region; returns their regions. */
+static uint64_t pack_eight(const uint8_t *labels, int width, const uint8_t *table, int regions, int words,
+                           uint64_t *bits, int shift)
+{
+    uint64_t members = 0;
+    for (int i = 0; i < width; i++) members |= (uint64_t)table[labels[i]] << 8 * i;
+    for (int r = 0; r < regions; r++) { /* the product gathers the lowest bit of eight bytes in its top byte */
+        const uint64_t eight = (members >> r & 0x0101010101010101u) * 0x0102040810204080u >> 56;
+        bits[r * words] |= eight << shift;
+    }
+    return members;
+}
+
 /* Spread a row of labels to one bit row per region; returns whether any bit is set. */
 static int pack_row(const uint8_t *row, int nx, const uint8_t *table, int regions, int words, uint64_t *bits)
 {
-    uint64_t any = 0;
+    uint64_t any = 0, some[4];
     memset(bits, 0, (size_t)regions * (size_t)words * sizeof *bits);
-    for (int x = 0; x < nx; x += 8) {
-        uint64_t members = 0;
-        const int width = nx - x < 8 ? nx - x : 8;
-        if (width == 8) {
-            uint64_t labels;
-            memcpy(&labels, row + x, 8);
-            if (!labels) continue;
-        }
-        for (int i = 0; i < width; i++) members |= (uint64_t)table[row[x + i]] << 8 * i;
-        any |= members;
-        for (int r = 0; r < regions; r++) { /* the product gathers the lowest bit of eight bytes in its top byte */
-            const uint64_t eight = (members >> r & 0x0101010101010101u) * 0x0102040810204080u >> 56;
-            bits[r * words + x / 64] |= eight << x % 64;
-        }
+    int x = 0;
+    for (; x + 32 <= nx; x += 32) {
+        memcpy(some, row + x, 32);
+        if (!(some[0] | some[1] | some[2] | some[3])) continue;
+        for (int i = 0; i < 4; i++)
+            if (some[i]) any |= pack_eight(row + x + 8 * i, 8, table, regions, words, bits + x / 64, x % 64 + 8 * i);
     }
+    for (; x < nx; x += 8)
+        any |= pack_eight(row + x, nx - x < 8 ? nx - x : 8, table, regions, words, bits + x / 64, x % 64);
     return any != 0;
 }
 

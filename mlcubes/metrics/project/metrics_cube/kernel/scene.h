@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    CHUNK = 16,   /* rows looked over at once for any label */
+    CHUNK = 8,   /* rows looked over at once for any label */
     RING = 8,     /* rows around a point that are tried one by one: so many to each side */
     RING_SIZE = (2 * RING + 1) * (2 * RING + 1),
     VIEW = 31,    /* voxels to each side of a point that one look at a row shows */
