@@ -78,7 +78,7 @@ def test_example_is_what_make_demo_prints(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    printed = done.stdout.replace(f"{tmp_path}/", "").strip()
+    printed = done.stdout.replace(f"{tmp_path}/", "").rstrip()
     printed = printed[printed.index("  data_prep: get image") :]
     report = tmp_path / printed.splitlines()[-1].removeprefix("report").strip()
     assert report.is_file()
