@@ -25,7 +25,7 @@ static double select_rank(double *values, int64_t n, int64_t k)
 }
 
 /* List the points of a side, word by word. */
-static int list_points(const Scene *s, Side *side)
+CLONED("popcnt") static int list_points(const Scene *s, Side *side)
 {
     const Surface *from = side->from;
     const Image *image = from->image;
@@ -59,6 +59,7 @@ static Probe *find_probe(const Side *side, const Word *word)
 }
 
 /* Squared distances that very likely enclose rank k of all points, closely: from an even sample of them. */
+CLONED("popcnt")
 static void guess_bracket(const Scene *s, const Side *sides, int n_sides, int64_t count, int64_t k, double bracket[2])
 {
     const int64_t step = count / SAMPLES + 1;

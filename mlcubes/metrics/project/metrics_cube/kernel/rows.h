@@ -1,22 +1,20 @@
 /* Steps 1 and 2: labels to bit rows, counts, surfaces and the tiles around them. */
 #include "scene.h"
 
-#if defined(__x86_64__) && defined(__GLIBC__)
-__attribute__((target_clones("avx2", "default"))) /* chosen when the library is loaded */
-#endif
-static int any_label(const uint8_t *labels, int64_t n)
+CLONED("avx2") static int any_label(const uint8_t *labels, int64_t n)
 {
     uint8_t any = 0;
     for (int64_t i = 0; i < n; i++) any |= labels[i];
     return any;
 }
 
-/* Spread eight labels, or less at the end of a row, to one bit each per region; returns their regions. */
-static uint64_t pack_eight(const uint8_t *labels, int width, const uint8_t *table, int regions, int words,
-                           uint64_t *bits, int shift)
+/* Spread eight labels to one bit each per region; returns their regions. */
+static uint64_t pack_eight(uint64_t labels, const uint8_t *table, int regions, int words, uint64_t *bits, int shift)
 {
+    uint8_t label[8];
     uint64_t members = 0;
-    for (int i = 0; i < width; i++) members |= (uint64_t)table[labels[i]] << 8 * i;
+    memcpy(label, &labels, 8);
+    for (int i = 0; i < 8; i++) members |= (uint64_t)table[label[i]] << 8 * i;
     for (int r = 0; r < regions; r++) { /* the product gathers the lowest bit of eight bytes in its top byte */
         const uint64_t eight = (members >> r & 0x0101010101010101u) * 0x0102040810204080u >> 56;
         bits[r * words] |= eight << shift;
@@ -27,17 +25,16 @@ static uint64_t pack_eight(const uint8_t *labels, int width, const uint8_t *tabl
 /* Spread a row of labels to one bit row per region; returns whether any bit is set. */
 static int pack_row(const uint8_t *row, int nx, const uint8_t *table, int regions, int words, uint64_t *bits)
 {
-    uint64_t any = 0, some[4];
+    uint64_t any = 0, labels = 0;
     memset(bits, 0, (size_t)regions * (size_t)words * sizeof *bits);
     int x = 0;
-    for (; x + 32 <= nx; x += 32) {
-        memcpy(some, row + x, 32);
-        if (!(some[0] | some[1] | some[2] | some[3])) continue;
-        for (int i = 0; i < 4; i++)
-            if (some[i]) any |= pack_eight(row + x + 8 * i, 8, table, regions, words, bits + x / 64, x % 64 + 8 * i);
+    for (; x + 8 <= nx; x += 8) {
+        memcpy(&labels, row + x, 8);
+        if (labels) any |= pack_eight(labels, table, regions, words, bits + x / 64, x % 64);
     }
-    for (; x < nx; x += 8)
-        any |= pack_eight(row + x, nx - x < 8 ? nx - x : 8, table, regions, words, bits + x / 64, x % 64);
+    labels = 0;
+    memcpy(&labels, row + x, (size_t)(nx - x));
+    if (labels) any |= pack_eight(labels, table, regions, words, bits + x / 64, x % 64);
     return any != 0;
 }
 
@@ -101,7 +98,7 @@ static void find_box(Scene *s)
 }
 
 /* Voxels of a region in both images, in the reference, in the prediction. */
-static void count_region(const Scene *s, int region, int64_t counts[3])
+CLONED("popcnt") static void count_region(const Scene *s, int region, int64_t counts[3])
 {
     const Image *other = &s->images[1];
     counts[0] = counts[1] = counts[2] = 0;
@@ -170,7 +167,7 @@ static int32_t grow_tile(Surface *surface, int y, int z, int first, int last)
 }
 
 /* Voxels of a region with a background 6-neighbour, into bits that are zero. */
-static void find_surface(const Scene *s, int region, Surface *surface)
+CLONED("popcnt") static void find_surface(const Scene *s, int region, Surface *surface)
 {
     const Image *image = surface->image;
     const int skipped = s->origin.x; /* empty words at the start of each row */
