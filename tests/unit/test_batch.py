@@ -16,10 +16,11 @@ from fedeval.batch import RunRequest, SubmissionOutcome, load_list, run_submissi
 from fedeval.cli import main
 from fedeval.engine.base import TaskCall, TaskOutcome
 from fedeval.engine.process_engine import ProcessEngine
-from fedeval.errors import EngineFaultError, FedevalError, InputError, ModelError, UsageError
+from fedeval.errors import EngineFaultError, FedevalError, InputError, ModelError, StorageError, UsageError
 from fedeval.inference import InferenceMode
 from fedeval.log import close_run_log
 from fedeval.options import Options
+from fedeval.store import Store
 from fedeval.summary import batch_error
 from fedeval.view import RunView
 from tests.cube_factory import INFER, make_cube, medperf
@@ -304,6 +305,27 @@ def test_a_killed_run_continues_where_it_was(dataset: Path, tmp_path: Path) -> N
     assert leftovers(tmp_path / "s") == []
     results = {path.read_bytes() for path in published(tmp_path / "s")}
     assert len(results) == 1
+
+
+def test_results_get_their_name_last(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end between the two renames of publishing: no results without their predictions, and nothing is done twice."""
+    publish, calls = Store.publish, 0
+
+    def publish_once(store: Store, complete: Path, final: Path, keep_existing: bool = False) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StorageError("the power went")
+        publish(store, complete, final, keep_existing)
+
+    monkeypatch.setattr(Store, "publish", publish_once)
+    model, benchmark = make_cube(tmp_path / "m", GOOD), write_benchmark(tmp_path / "b")
+    (outcome,) = run(benchmark, dataset, tmp_path / "s", model)
+    assert outcome.status == "not_run" and not published(tmp_path / "s")
+    monkeypatch.undo()
+    (again,) = run(benchmark, dataset, tmp_path / "s", model)
+    assert again.status == "ok" and starts(tmp_path / "s") == 1
+    assert len(list((tmp_path / "s" / "predictions").rglob("*.nii.gz"))) == 3 and leftovers(tmp_path / "s") == []
 
 
 def test_lists(tmp_path: Path) -> None:

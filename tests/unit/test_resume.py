@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from tests.runner_cases import (
 KILLS = int(os.environ.get("FEDEVAL_TEST_KILLS", "6"))
 """Random moments; more for a long night."""
 
-SEED = 20221103
+SEED = int(os.environ.get("FEDEVAL_TEST_SEED", "20221103"))
 
 
 class Case:
@@ -47,11 +48,9 @@ class Case:
     def command(self, storage: Path, *more: str) -> tuple[str | Path, ...]:
         return ("--platform=process", f"--storage={storage}", *self._fixed, "-m", self.model, *more)
 
-    def kill(
-        self, storage: Path, moment: Callable[[subprocess.Popen[str]], object], *more: str, path: str = ""
-    ) -> None:
+    def kill(self, storage: Path, moment: Callable[[subprocess.Popen[str]], object], *more: str) -> None:
         """Begin, wait for a moment, kill; what the runner had started is gone at once."""
-        runner = start(*self.command(storage, *more), env={"PATH": path} if path else None)
+        runner = start(*self.command(storage, *more))
         moment(runner)
         runner.kill()
         runner.communicate()
@@ -136,10 +135,29 @@ def test_killed_again_and_again_at_random_moments(case: Case, tmp_path: Path, pe
         ended |= {name} if kind == "END" else set()
 
 
-def test_a_killed_runner_takes_its_child_with_it_without_bubblewrap(case: Case, tmp_path: Path) -> None:
-    storage = tmp_path / "s"
-    case.kill(storage, lambda runner: wait_until(lambda: begun(log_texts(storage)), 60, runner), path="/nonexistent")
-    case.finish(storage)
+@pytest.mark.parametrize("path", [None, "/nonexistent"], ids=["bubblewrap", "none"])
+def test_a_killed_runner_takes_its_child_with_it(case: Case, tmp_path: Path, path: str | None) -> None:
+    """Also what the child started, and not only when the next run begins."""
+    body = "if os.fork(): print('BEGIN model', flush=True)\ntime.sleep(60)"
+    model = make_cube(tmp_path / "m", body)
+    asked = case.command(tmp_path / "s")
+    runner = start(*asked[:-1], model, env={"PATH": path} if path else None)
+    wait_until(lambda: begun(log_texts(tmp_path / "s")), 60, runner)
+    group = os.getpgid(next(processes_of(model.parent)))
+    assert group_lives(group)
+    runner.kill()
+    runner.communicate()
+    wait_until(lambda: not group_lives(group), 5)
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process group has a member that is not dead, be it collected or not."""
+    for entry in sorted(Path("/proc").glob("[0-9]*/stat")):
+        with suppress(OSError):
+            state, _, member_of = entry.read_text().rsplit(")", 1)[1].split()[:3]
+            if int(member_of) == group and state != "Z":
+                return True
+    return False
 
 
 def test_a_stopped_run_continues(case: Case, tmp_path: Path) -> None:

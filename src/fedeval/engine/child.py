@@ -24,7 +24,7 @@ from fedeval.limits import Limits
 _GATE = 'read -r go || exit 125; exec "$@" </dev/null'
 """Begins the command when the runner says so; ends when the runner is gone before that."""
 
-_GUARD = 'read -r group || exit 0; read -r end; kill -9 -- "-$group"'
+_GUARD = 'read -r group || exit 0; read -r end; kill -9 "-$group"'
 """Gets the group on its input; the end of its input is the end of the runner."""
 
 
