@@ -98,6 +98,7 @@ def test_penalty_rows_say_why(folders: tuple[Path, Path], capsys: pytest.Capture
     write_mask(predictions / "ünï.nii", make_labels(3))
     write_mask(predictions / "stranger.nii.gz", make_labels(0))
     (predictions / "notes.txt").write_text("not a mask")
+    (folders[1] / "bare").mkdir()
     (predictions / ".nii.gz").write_text("nobody's")
     content = evaluate(folders)
     missing, invalid, ambiguous = content["a b"], content["x-1.2"], content["ünï"]
@@ -107,11 +108,13 @@ def test_penalty_rows_say_why(folders: tuple[Path, Path], capsys: pytest.Capture
     for row in (missing, invalid, ambiguous):
         assert (row["Dice_WT"], row["Hausdorff95_TC"], row["TP_ET"], row["FN_ET"]) == (0, 374, 0, 24 * 20 * 16)
     error = capsys.readouterr().err
-    assert 'warning: prediction "stranger" has no reference and is not scored' in error
+    assert 'warning: not scored: prediction "stranger": no reference' in error
+    assert 'warning: not scored: folder "bare" in labels: holds no reference' in error
     assert "ALL" not in error
     assert "stranger" not in content
     log = (predictions.parent / "out" / "logs" / "evaluate.log").read_text(encoding="utf-8").splitlines()
-    assert [line.partition('" ')[2].split()[0] for line in log] == ["ok", "missing", "invalid", "invalid", "not"]
+    assert [line.partition('" ')[2].split()[0] for line in log[:4]] == ["ok", "missing", "invalid", "invalid"]
+    assert [line.partition(":")[0] for line in log[4:]] == ["not scored"] * 2
     assert str(predictions) not in "".join(log)
 
 
@@ -401,3 +404,16 @@ def test_start_up_imports_nothing_heavy(folders: tuple[Path, Path], tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     heavy = {"scipy", "nibabel", "pandas", "sklearn", "SimpleITK", "yaml"}
     assert heavy.isdisjoint(yaml.safe_load(done.stdout))
+
+
+def test_many_strangers_do_not_flood_the_screen(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(30):
+        (folders[0] / f"stranger{i:02d}\x1b[2J.nii.gz").write_bytes(b"")
+    assert len(evaluate(folders)) == 4
+    error = capsys.readouterr().err
+    assert error.count("not scored: prediction") == 20
+    assert "not scored: 10 more" in error
+    assert "\x1b" not in error
+    log = (folders[0].parent / "out" / "logs" / "evaluate.log").read_text()
+    assert log.count("not scored: prediction") == 30
+    assert "\x1b" not in log

@@ -174,6 +174,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "position of nan": (put(280, "<f4", np.nan), "header_invalid"),
     "voxels inside the header": (put(108, "<f4", 100), "header_invalid"),
     "voxels at half a byte": (put(108, "<f4", 352.5), "header_invalid"),
+    "voxels after a gigabyte": (put(108, "<f4", 2.0**30), "header_invalid"),
     "voxels nowhere": (put(108, "<f4", np.nan), "header_invalid"),
     "cut in the voxels": (lambda content: content.__delitem__(slice(-1, None)), "truncated"),
     "cut in the header": (lambda content: content.__delitem__(slice(200, None)), "truncated"),

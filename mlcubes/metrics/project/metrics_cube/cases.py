@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metrics_cube.errors import BadReferenceError, SetupError
 from metrics_cube.parameters import Parameters
+from metrics_cube.results import format_text
 
 ENDINGS = (".nii.gz", ".nii")
 
@@ -34,8 +35,9 @@ def find_cases(predictions: Path, labels: Path, parameters: Parameters) -> tuple
     -------
     cases : list of CaseFiles
         Sorted by case id.
-    unknown : list of str
-        Ids of predictions that have no reference, sorted.
+    not_scored : list of str
+        What is there without being a case, each with the reason: predictions without a reference, folders of labels
+        without one.
 
     Raises
     ------
@@ -63,7 +65,9 @@ def find_cases(predictions: Path, labels: Path, parameters: Parameters) -> tuple
     for case, path in _find_masks(predictions, parameters.prediction_suffix):
         found.setdefault(case, []).append(path)
     cases = [CaseFiles(case, references[case], tuple(found.get(case, ()))) for case in sorted(references)]
-    return cases, sorted(found.keys() - references.keys())
+    strangers = [f"prediction {format_text(case)}: no reference" for case in sorted(found.keys() - references.keys())]
+    bare = sorted(path.name for path in labels.iterdir() if path.is_dir() and path.name not in references)
+    return cases, strangers + [f"folder {format_text(name)} in labels: holds no reference" for name in bare]
 
 
 def _find_references(labels: Path, suffix: str) -> Iterator[tuple[str, Path]]:

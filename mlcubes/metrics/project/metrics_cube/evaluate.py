@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from metrics_cube import __version__
 from metrics_cube.cases import CaseFiles, find_cases
 from metrics_cube.cores import count_cores, keep_freed_memory
 from metrics_cube.errors import REASONS, BadReferenceError, InvalidMask
@@ -17,7 +18,9 @@ from metrics_cube.parameters import Parameters, load_parameters
 from metrics_cube.results import Value, clear_output, format_results, format_text, write_log, write_results
 from metrics_cube.scores import RegionImage, Row, compute_case, compute_penalty, compute_region_image
 
-HEADING = """fedeval metrics 0.1.0; one mapping per case.
+MAX_WARNINGS = 20
+
+HEADING = f"""fedeval metrics {__version__}; one mapping per case.
 Hausdorff95 is definition P (pooled, as MedPy and CaPTk) in mm; see docs/metrics.md."""
 
 
@@ -65,14 +68,16 @@ def run_evaluate(
     """
     clear_output(output_path)
     parameters = load_parameters(parameters_file)
-    cases, unknown = find_cases(predictions, labels, parameters)
-    for case in unknown:
-        _warn(f"prediction {format_text(case)} has no reference and is not scored")
+    cases, not_scored = find_cases(predictions, labels, parameters)
+    for entry in not_scored[:MAX_WARNINGS]:
+        _warn(f"not scored: {entry}")
+    if len(not_scored) > MAX_WARNINGS:
+        _warn(f"not scored: {len(not_scored) - MAX_WARNINGS} more, listed in evaluate.log")
     results = list(_report(run_cases(cases, parameters), len(cases)))
     if all(result.status != "ok" for result in results):
         _warn(f"ALL {len(results)} CASES GET THE PENALTY SCORE ({_count_reasons(results)}); check the predictions")
     write_results(output_path, format_results({r.case: r.to_row() for r in results}, HEADING))
-    write_log(log_path or output_path.parent / "logs" / "evaluate.log", _format_log(results, unknown))
+    write_log(log_path or output_path.parent / "logs" / "evaluate.log", _format_log(results, not_scored))
 
 
 def run_cases(cases: Sequence[CaseFiles], parameters: Parameters) -> Iterator[CaseResult]:
@@ -149,12 +154,12 @@ def _report(results: Iterator[CaseResult], total: int) -> Iterator[CaseResult]:
             print(f"scored {done}/{total} cases", file=sys.stderr, flush=True)
 
 
-def _format_log(results: list[CaseResult], unknown: list[str]) -> list[str]:
+def _format_log(results: list[CaseResult], not_scored: list[str]) -> list[str]:
     lines = []
     for r in results:
         dice = " ".join(f"{key}={value:.6f}" for key, value in r.metrics.items() if key.startswith("Dice_"))
         lines.append(f"{format_text(r.case)} {r.status}{f' ({r.reason})' if r.reason else ''} {dice}".rstrip())
-    return lines + [f"{format_text(case)} not scored (prediction without a reference)" for case in unknown]
+    return lines + [f"not scored: {entry}" for entry in not_scored]
 
 
 def _count_reasons(results: list[CaseResult]) -> str:

@@ -14,6 +14,9 @@ from metrics_cube.errors import InvalidMask
 Affine = tuple[tuple[float, float, float, float], ...]
 """First three rows of the voxel-to-world matrix, in mm."""
 
+MAX_OFFSET = 1 << 24
+"""Largest byte at which voxels may start: header extensions are small, and a stranger must not make us read more."""
+
 HEADER_BYTES = 540
 """Enough of a file to hold either header."""
 
@@ -94,7 +97,7 @@ def load_header(data: bytes) -> Header:
     if code not in TYPE_CODES:
         raise InvalidMask("type_unsupported", f"NIfTI datatype code {code}")
     offset = values["vox_offset"][0]
-    if not math.isfinite(offset) or offset != int(offset) or not size <= offset < 2**31:
+    if not math.isfinite(offset) or offset != int(offset) or not size <= offset <= MAX_OFFSET:
         raise InvalidMask("header_invalid", "vox_offset")
     slope, inter = values["scale"]
     if not math.isfinite(slope) or slope == 0:
