@@ -190,7 +190,7 @@ def _collect(future: Future[SubmissionOutcome], path: Path) -> SubmissionOutcome
         return future.result()
     if isinstance(error, FedevalError) or not isinstance(error, Exception):
         raise error
-    LOGGER.error("fault of the program", exc_info=error)
+    LOGGER.error("fault of the program with %s", show_safe(str(path), 200), exc_info=error)
     told = FedevalError(
         "a fault of this program, neither of the submission nor of this machine", type(error).__name__,
         "report it with the log file under the storage's logs",
@@ -219,10 +219,6 @@ def _run_one(queue: _Queue, number: int, path: Path, slot: int) -> SubmissionOut
             LOGGER.error("%s: %s", name, err)
             status = "not_run" if isinstance(err, PLATFORM_FAULTS) else "failed"
             return SubmissionOutcome(name, status, attempt, err, None, None)
-        except Exception as err:  # a fault of this program with one submission must not stop the others
-            LOGGER.exception("fault of the program with %s", name)
-            fault = FedevalError("a fault of this program, not of the submission", type(err).__name__, "see the log")
-            return SubmissionOutcome(name, "not_run", attempt, fault, None, None)
     raise AssertionError("unreachable")
 
 

@@ -165,6 +165,7 @@ def _run_attempt(
         state.loading_s = watch.loading_s(run.outcome.start_up_s)
     with session.view.step("check predictions", len(cases)) as advance:
         checks = check_predictions(work.found, dataset.labels, cases, benchmark, work.accepted, advance)
+        work.keep_accepted(names.values())
     _settle(state, run, checks, watch, mode)
 
 
@@ -228,6 +229,7 @@ def _recover(session: Session, benchmark: Benchmark, dataset: Dataset, work: Wor
     }  # fmt: skip
     cases = [case for case in dataset.cases if case not in journal.cases and _in_time(work, benchmark, journal, case)]
     checks = check_predictions(work.found, dataset.labels, cases, benchmark, work.accepted) if cases else ()
+    work.keep_accepted(benchmark.prediction_file.format(case=case) for case in cases)
     for check in checks:
         if check.reason is None:
             journal.cases[check.case] = _record(check, None, journal.walls.get(check.case))

@@ -88,6 +88,17 @@ class WorkFolder:
         cases = {case: asdict(record) for case, record in journal.cases.items()}
         write_text(self._file, json.dumps({"cases": cases, "walls": journal.walls, "latest_end": journal.latest_end}))
 
+    def keep_accepted(self, names: Iterable[str]) -> None:
+        """Bring accepted predictions to the disk, before the journal says that they are there."""
+        with storing("keeping predictions", self.accepted):
+            for path in (*(self.accepted / name for name in names), self.accepted):
+                if path.exists():
+                    handle = os.open(path, os.O_RDONLY)
+                    try:
+                        os.fsync(handle)
+                    finally:
+                        os.close(handle)
+
     def begin_attempt(self, data: Path, cases: Sequence[str], predictions: Iterable[str]) -> None:
         """Make empty `found` and `inputs` with the cases to do: hard links, or copies across file systems.
 

@@ -92,6 +92,26 @@ def test_an_attempt_sees_its_cases_alone_and_nothing_of_the_one_before(store: St
         assert [path.name for path in work.accepted.iterdir()] == ["b c.nii.gz"]
 
 
+def test_predictions_are_on_the_disk_before_the_journal_says_so(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave a journal that speaks of files without content."""
+    synced: list[str] = []
+    really = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with open_folder(store) as work:
+        begin(work, data, "a", "b c")
+        (work.accepted / "a.nii.gz").write_text("mask")
+        work.keep_accepted(["a.nii.gz", "b c.nii.gz"])
+        work.save_journal(Journal())
+        assert synced == ["a.nii.gz", "accepted", ".journal.json.partial"]
+
+
 def test_inputs_of_an_attempt_take_no_space(store: Store, data: Path) -> None:
     with open_folder(store) as work:
         begin(work, data, "a")
