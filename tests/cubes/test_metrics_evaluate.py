@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from metrics_cube import cores, results
+from metrics_cube import results
 from metrics_cube.errors import BadReferenceError, OutputError, SetupError
 from metrics_cube.evaluate import run_evaluate
-from metrics_cube.parameters import Parameters, check_parameters, load_parameters
 from metrics_cube.results import format_results, write_results
 
 from tests.cubes.metrics_files import CUBE, PROGRAM, make_labels, write_mask
@@ -310,49 +309,6 @@ def test_numbers_and_names_survive_yaml_exactly() -> None:
     assert yaml.safe_load(format_results({})) == {}
 
 
-def test_parameters_file_in_the_workspace_is_the_default() -> None:
-    assert load_parameters(CUBE / "mlcube" / "workspace" / "parameters.yaml") == Parameters()
-    assert load_parameters(None) == Parameters()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([1], "expected a mapping"),
-        ({"metric": ["Dice"]}, "unknown parameter metric; known: .*metrics"),
-        ({"metrics": ["Dise"]}, "metrics: Dise; expected"),
-        ({"metrics": []}, "metrics"),
-        ({"metrics": ["Dice", "Dice"]}, "twice"),
-        ({"regions": {}}, "regions"),
-        ({"regions": {"A": [0]}}, "other than 0"),
-        ({"regions": {"A": ["x"]}}, "whole numbers"),
-        ({"regions": {"A b": [1]}}, "letters"),
-        ({"regions": {str(chr(65 + i)): [i + 1] for i in range(9)}}, "1 to 8"),
-        ({"workers": -1}, "workers"),
-        ({"workers": 1.5}, "workers"),
-        ({"workers": True}, "workers"),
-        ({"max_voxels": 0}, "max_voxels"),
-        ({"geometry_tolerance_mm": "x"}, "geometry_tolerance_mm"),
-        ({"geometry_tolerance_mm": float("nan")}, "geometry_tolerance_mm"),
-        ({"nsd_tolerances_mm": [-1]}, "nsd_tolerances_mm"),
-        ({"reference_suffix": "/x"}, "slash"),
-        ({"native_kernel": 1}, "true or false"),
-    ],
-)
-def test_wrong_parameters_are_named(content: Any, message: str) -> None:
-    with pytest.raises(SetupError, match=message):
-        check_parameters(content)
-
-
-def test_broken_parameters_file_is_an_error(tmp_path: Path) -> None:
-    for text in ("a: [", "\udcff"):
-        (tmp_path / "p.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))
-        with pytest.raises(SetupError, match="no valid YAML"):
-            load_parameters(tmp_path / "p.yaml")
-    (tmp_path / "p.yaml").write_text("")
-    assert load_parameters(tmp_path / "p.yaml") == Parameters()
-
-
 def test_another_benchmark_needs_no_code(tmp_path: Path) -> None:
     """Other regions, labels beyond a byte, suffixes and metrics."""
     rng = np.random.default_rng([11, 52])
@@ -370,22 +326,6 @@ def test_another_benchmark_needs_no_code(tmp_path: Path) -> None:
     names += ["LesionDice", "LesionHausdorff95"]
     assert list(row)[:-3] == [f"{name}_{region}" for name in names for region in ("lesion", "any")]
     assert [row[f"{name}_any"] for name in names] == [1, 1, 1, 0, 0, 0, 1, 0]
-
-
-def test_cores_are_those_given_by_affinity_and_quota(tmp_path: Path) -> None:
-    given = len(os.sched_getaffinity(0))
-    assert cores.count_cores(tmp_path) == given
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cores.count_cores(tmp_path) == given
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert cores.count_cores(tmp_path) == 1
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cores.count_cores(tmp_path) == 1
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    assert cores.count_cores(tmp_path) == given
 
 
 def test_start_up_imports_nothing_heavy(folders: tuple[Path, Path], tmp_path: Path) -> None:
